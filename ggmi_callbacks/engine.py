@@ -1,0 +1,304 @@
+"""GainEngine: anchors, scorer, policy, metrics and ledger around one model. It knows no trainer.
+
+A training step in three calls, for whoever translates a trainer's events:
+
+    inputs = engine.observe(inputs)          score, weigh, filter: the batch to train on
+    engine.weights                           per-position weights for the loss, or None if all are one
+    engine.watch(log_probs)                  what the training forward found, free
+    engine.end_step()                        after the optimiser's update
+    engine.log()                             numbers, at logging steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ggmi_callbacks.budget import Budget
+from ggmi_callbacks.ledger import Ledger
+from ggmi_callbacks.memory import Visit
+from ggmi_callbacks.policies import Monitor, Policy
+from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.recorder import Recorder
+from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
+from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
+
+_ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
+
+
+@dataclass
+class _Step:
+    """The micro-batch between :meth:`GainEngine.observe` and the next."""
+
+    inputs: Inputs  # as trained on
+    layout: Layout  # of ``inputs``
+    kept: Tensor | None  # indices of the samples in ``inputs`` among those observed; None for all
+    weights: Tensor  # [n] of the samples in ``inputs``
+    nll: Tensor  # the ledger's column, [n observed]
+    scored: bool
+
+
+class GainEngine:
+    """Measures what samples teach about the anchors, and lets a policy act on it.
+
+    Args:
+        model: the module that is trained, free of data-parallel and compile wrappers.
+        anchors: batches of model inputs made from the real examples, at least two.
+        policy: what gain does to a sample's weight; :class:`Monitor` by default.
+        scorer: how gain is estimated; :class:`LikelihoodScorer` by default.
+        task: how samples are found and scored; a causal language model by default.
+        sources: name of each sample's source, by sample id, or None.
+        learning_rate: of the shadow, best the run's own.
+        shadow_epochs: at most so many passes of the shadow over the anchors.
+        overhead: share of step time that the engine may take; None for the policy's default (5 % for Monitor, no
+            limit for a policy that acts). Samples beyond it are not scored: gain null, weight 1, kept.
+        capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
+        seed: of the engine's own draws; global random streams are never used.
+        progress: show a progress bar while the shadow trains.
+
+    Raises:
+        ValueError: if the model cannot be scored, or the anchors are empty, too few or without targets.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        anchors: Sequence[Inputs],
+        *,
+        policy: Policy | None = None,
+        scorer: Scorer | None = None,
+        task: Task | None = None,
+        sources: Sequence[str | None] | None = None,
+        learning_rate: float = 1e-4,
+        shadow_epochs: int = 3,
+        overhead: float | None = None,
+        capacity: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.probe = Probe(model, task or CausalLM())
+        self.policy = policy or Monitor()
+        self.scorer = scorer or LikelihoodScorer()
+        self.anchors = _check_anchors(anchors, self.probe.task)
+        self.capacity, self.seed, self.progress = capacity, seed, progress
+        self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
+        self.overhead = self.policy.overhead if overhead is None else overhead
+        self.step = 0
+        self.first_epoch = True
+        """Whether samples are met for the first time, so that their NLL is a prequential code length."""
+        self.shadow: Shadow | None = None
+        names = sorted({s for s in sources or () if s is not None})
+        self.ledger = Ledger(names)
+        code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+        self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
+        self._seen = self._scored = 0
+        self._current: _Step | None = None
+        self._refreshed_at = -1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.probe.model.parameters()).device
+
+    def prepare(self) -> None:
+        """Train the shadow, once; call it when the model is on its device and before the first step."""
+        self.budget = Budget(self.overhead, self.device)
+        self.anchors = [_to(batch, self.device) for batch in self.anchors]
+        self._codes = self._codes.to(self.device) if self._codes is not None else None
+        self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
+        if self.shadow is None:
+            self.shadow = train_shadow(
+                self.probe,
+                self.anchors,
+                learning_rate=self.learning_rate,
+                epochs=self.shadow_epochs,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            _broadcast(self.shadow.parameters)
+        self.scorer.prepare(self.probe, self.anchors, self.shadow)
+
+    def observe(self, inputs: Inputs) -> Inputs:
+        """Score a batch, weigh it, and return the batch to train on.
+
+        Args:
+            inputs: model inputs; sample ids [n] may ride under ``"ggmi_sample"`` and are taken out.
+
+        """
+        self.budget.begin_step()
+        inputs = dict(inputs)
+        ids = inputs.pop(SAMPLE_KEY, None)
+        layout = self.probe.task.layout(inputs, None if ids is None else ids.numel())
+        if ids is None:
+            ids = torch.arange(self._seen, self._seen + layout.n, device=layout.target.device)
+        self._seen += layout.n
+        scored = self._scored < _ALWAYS_SCORED or self.budget.allows("score")
+        if scored:
+            self._scored += layout.n
+            with self.budget.spend("score"):
+                gain = self._score(inputs, layout)
+                self.recorder.remember_prompts(inputs, layout)
+        else:
+            gain = torch.full((layout.n,), float("nan"), device=layout.target.device)
+        weights = self.policy(gain, self._everywhere(gain)) if self.policy.acts else torch.ones_like(gain)
+        source = self._source_of(ids)
+        self.recorder.see(gain, source, weights)
+        nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
+        kept = None
+        if self.policy.drops:
+            inputs, kept = self.probe.task.select(inputs, layout, weights)
+            layout = self.probe.task.layout(inputs, max(1, len(kept)))
+            weights = torch.ones_like(weights[:1]).expand(layout.n)
+        self._current = _Step(inputs, layout, kept, weights, nll, scored)
+        return inputs
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Weights at each target of the current batch, [B, T'] or [B, 1]; None if every weight is one."""
+        if self._current is None or not self.policy.acts or self.policy.drops:
+            return None
+        return self._current.layout.spread(self._current.weights)
+
+    @property
+    def wants_log_probs(self) -> bool:
+        """Whether :meth:`watch` should be called even if the log-probabilities have to be computed for it."""
+        return self._current is not None and self._current.scored
+
+    def watch(self, log_probs: Tensor) -> None:
+        """Take note of the training forward's per-target log-probabilities [B, T'], before the update."""
+        step = self._current
+        if step is None or (step.kept is not None and len(step.kept) == 0):
+            return
+        nll = -step.layout.total(log_probs.detach())
+        column = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
+        if step.kept is None:
+            step.nll.copy_(column)
+        else:
+            step.nll.index_copy_(0, step.kept, column)
+        visit = Visit(step.inputs, step.layout, nll)
+        self.recorder.trained(visit, self.first_epoch)
+
+    def end_step(self) -> None:
+        """Close an optimiser step."""
+        self.step += 1
+        self._current = None
+        self.budget.end_step()
+
+    def log(self) -> dict[str, float]:
+        """Numbers since the last call, ``ggmi/...``, nats; every rank must call it.
+
+        Raises:
+            ValueError: if a trained sample's code length was not finite, with its id.
+
+        """
+        self.budget.settle()
+        bad = self.ledger.flush()
+        if bad:
+            raise ValueError(
+                f"the loss of samples {bad[:20]} is not finite (ids in the training set, {len(bad)} in all, by step "
+                f"{self.step}). Look at these samples, or lower the learning rate."
+            )
+        if self.budget.allows("probe"):
+            with self.budget.spend("probe"):
+                self.recorder.look_back()
+        return {**self.recorder.window(), "ggmi/overhead": self.budget.share}
+
+    def finish(self) -> dict[str, float]:
+        """Numbers of the whole run, with GGMI and its two terms; call it once, after the last step."""
+        assert self.shadow is not None
+        self.recorder.look_back(whole=True)
+        return self.recorder.ggmi(self.shadow)
+
+    def results(self) -> dict[str, Any]:
+        """Everything known: the last logged numbers, names of estimators, the shadow's cost."""
+        shadow = self.shadow
+        out: dict[str, Any] = {
+            **self.recorder.latest,
+            "scorer": type(self.scorer).__name__,
+            "policy": repr(self.policy),
+        }
+        if shadow is not None:
+            out["shadow"] = {
+                "seconds": shadow.seconds,
+                "epochs": shadow.epochs,
+                "heldout_nll": shadow.heldout_nll,
+            }
+        return {**out, "estimators": self.recorder.estimators}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-equal resumption needs."""
+        return {
+            "step": self.step,
+            "seen": (self._seen, self._scored),
+            "shadow": None if self.shadow is None else self.shadow.state_dict(),
+            "scorer": self.scorer.state_dict(),
+            "policy": self.policy.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "recorder": self.recorder.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
+        self.step, (self._seen, self._scored) = state["step"], state["seen"]
+        self.shadow = Shadow(**state["shadow"]) if state["shadow"] else None
+        self.scorer.load_state_dict(state["scorer"])
+        self.policy.load_state_dict(state["policy"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.prepare()
+        self.recorder.load_state_dict(state["recorder"])
+
+    def _score(self, inputs: Inputs, layout: Layout) -> Tensor:
+        if self._refreshed_at != self.step:
+            self.scorer.refresh(self.step)
+            self._refreshed_at = self.step
+        gain = self.scorer(inputs, layout).float()
+        # A sample without targets has no gain, and infinite ones would poison every running statistic.
+        return torch.where((layout.tokens > 0) & gain.isfinite(), gain, torch.full_like(gain, float("nan")))
+
+    def _source_of(self, ids: Tensor) -> Tensor:
+        if self._codes is None:
+            return torch.full_like(ids.flatten(), len(self.ledger.sources))
+        return self._codes[ids.flatten()]
+
+    def _everywhere(self, gain: Tensor) -> Tensor:
+        """Gains of all ranks in rank order, padded with NaN to ``capacity`` each."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return gain
+        if self.capacity is None or len(gain) > self.capacity:
+            raise ValueError(f"`capacity` must be at least the samples in a batch ({len(gain)}), got {self.capacity}.")
+        padded = gain.new_full((self.capacity,), float("nan"))
+        padded[: len(gain)] = gain
+        out = [torch.empty_like(padded) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(out, padded)
+        return torch.cat(out)
+
+
+def _check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
+    batches = list(anchors)
+    samples = sum(task.layout(batch).n for batch in batches)
+    if samples < 2 or len(batches) < 2:
+        raise ValueError(
+            f"`anchors` must hold at least two samples, in two batches (one is held out), got {samples} in {len(batches)}."
+        )
+    without = sum(int((task.layout(batch).tokens == 0).sum()) for batch in batches)
+    if without:
+        raise ValueError(
+            f"{without} of {samples} `anchors` have no target tokens (every label is -100): their answers were "
+            "masked or truncated away. Raise `max_length`, or check the completion mask."
+        )
+    return batches
+
+
+def _to(batch: Inputs, device: torch.device) -> Inputs:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items() if k != SAMPLE_KEY}
+
+
+def _broadcast(parameters: dict[str, Tensor]) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in parameters.values():
+            torch.distributed.broadcast(tensor, 0)

@@ -1,0 +1,39 @@
+"""Stateless estimators of information, tensors in and nats out."""
+
+from ggmi_callbacks.functional._interval import Interval, bootstrap_interval, mean_interval
+from ggmi_callbacks.functional.closed_forms import (
+    GaussianWeightInformation,
+    error_rate_information,
+    gaussian_channel_information_gain,
+    gaussian_ggmi,
+    gaussian_weight_information,
+    linear_regression_information,
+    noisy_mean_information,
+    table_information_gain,
+)
+from ggmi_callbacks.functional.ggmi import GGMITerms, ggmi, ggmi_terms
+from ggmi_callbacks.functional.weight_information import (
+    loss_difference_information,
+    pointwise_weight_information,
+    weight_information,
+)
+
+__all__ = [
+    "GGMITerms",
+    "GaussianWeightInformation",
+    "Interval",
+    "bootstrap_interval",
+    "error_rate_information",
+    "gaussian_channel_information_gain",
+    "gaussian_ggmi",
+    "gaussian_weight_information",
+    "ggmi",
+    "ggmi_terms",
+    "linear_regression_information",
+    "loss_difference_information",
+    "mean_interval",
+    "noisy_mean_information",
+    "pointwise_weight_information",
+    "table_information_gain",
+    "weight_information",
+]

@@ -1,0 +1,121 @@
+"""The ledger: one row for each sample that a training step met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+if TYPE_CHECKING:
+    import datasets
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("id", pa.int64()),
+        ("source", pa.string()),
+        ("gain", pa.float64()),
+        ("weight", pa.float64()),
+        ("kept", pa.bool_()),
+        ("nll", pa.float64()),
+    ]
+)
+
+
+class Ledger:
+    """Table of step, sample id, source, gain, weight, kept and nll (nats; null where not measured).
+
+    Rows wait on the device as they are written and leave it at logging steps (:meth:`flush`).
+
+    Args:
+        sources: names of the sources, in the order of their codes; empty if there are none.
+
+    Example:
+        >>> import torch
+        >>> ledger = Ledger(["human", "model"])
+        >>> rows = ledger.write(0, torch.tensor([7]), torch.tensor([1]), torch.tensor([0.5]), torch.tensor([1.0]))
+        >>> ledger.flush()
+        []
+        >>> ledger.table.to_pylist()
+        [{'step': 0, 'id': 7, 'source': 'model', 'gain': 0.5, 'weight': 1.0, 'kept': True, 'nll': None}]
+
+    """
+
+    def __init__(self, sources: Sequence[str] = ()) -> None:
+        self.sources = list(sources)
+        self._pending: list[Tensor] = []
+        self._tables: list[pa.Table] = []
+
+    def write(self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor) -> Tensor:
+        """Add a batch of samples, each argument [n]; returns their ``nll`` column [n], to be filled in place."""
+        nll = torch.full_like(gain, float("nan"), dtype=torch.float64)
+        rows = torch.stack(
+            [torch.full_like(nll, step), ids.double(), source.double(), gain.double(), weight.double(), nll]
+        )
+        self._pending.append(rows)
+        return rows[-1]
+
+    def flush(self) -> list[int]:
+        """Bring the waiting rows of all ranks to the host; every rank must call it.
+
+        Returns:
+            Ids of the samples among them whose code length was measured and is not finite.
+
+        """
+        rows = torch.cat(self._pending, dim=1) if self._pending else torch.empty(6, 0, dtype=torch.float64)
+        self._pending = []
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rows = torch.cat(gather_all_tensors(rows.T.contiguous())).T
+            rows = rows[:, rows[0].argsort(stable=True)]
+        if not rows.shape[1]:
+            return []
+        rows = rows.cpu()
+        self._tables.append(self._to_table(rows))
+        return rows[1, rows[-1].isinf()].long().tolist()
+
+    @property
+    def table(self) -> pa.Table:
+        """All flushed rows."""
+        return pa.concat_tables([SCHEMA.empty_table(), *self._tables]).combine_chunks()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables))
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the table as a ``datasets.Dataset``."""
+        import datasets
+
+        return datasets.Dataset(self.table)
+
+    def to_parquet(self, path: str | PathLike[str]) -> None:
+        """Write the table to ``path``."""
+        pq.write_table(self.table, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The flushed rows."""
+        return {"sources": self.sources, "columns": self.table.to_pydict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        self.sources, self._pending = state["sources"], []
+        self._tables = [pa.table(state["columns"], schema=SCHEMA)]
+
+    def _to_table(self, rows: Tensor) -> pa.Table:
+        step, ids, source, gain, weight, nll = rows.numpy()
+        names = pa.array([*self.sources, None], pa.string())
+        columns = [
+            pa.array(step.astype("int64")),
+            pa.array(ids.astype("int64")),
+            names.take(pa.array(source.astype("int64"))),
+            pa.array(gain, from_pandas=True),
+            pa.array(weight),
+            pa.array(weight > 0),
+            pa.array(nll, from_pandas=True),
+        ]
+        return pa.Table.from_arrays(columns, schema=SCHEMA)

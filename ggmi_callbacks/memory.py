@@ -1,0 +1,83 @@
+"""Two small memories of the stream, both drawn from its whole past: batches to see again, prompts to compare.
+
+A reservoir (algorithm R) holds a uniform sample of all that has passed, whatever its length, in constant space.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ggmi_callbacks.tasks import Inputs, Layout
+
+
+@dataclass
+class Visit:
+    """A batch of samples that were trained on, and their code lengths when first seen."""
+
+    inputs: Inputs
+    layout: Layout
+    first_nll: Tensor  # [n], nats
+
+
+class Reservoir:
+    """Uniform sample of ``size`` of the batches added, chosen by its own random stream."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.visits: list[Visit] = []
+        self._added = 0
+        self._random = random.Random(seed)
+
+    def add(self, visit: Visit) -> None:
+        """Offer ``visit``."""
+        self._added += 1
+        if len(self.visits) < self.size:
+            self.visits.append(visit)
+        elif (place := self._random.randrange(self._added)) < self.size:
+            self.visits[place] = visit
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches and the state of the draw."""
+        return {
+            "visits": [(v.inputs, vars(v.layout), v.first_nll) for v in self.visits],
+            "added": self._added,
+            "random": self._random.getstate(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        self.visits = [Visit(inputs, Layout(**layout), nll) for inputs, layout, nll in state["visits"]]
+        self._added = state["added"]
+        self._random.setstate(state["random"])
+
+
+class PromptRing:
+    """Mean input embeddings of the prompts and outputs of the last ``size`` scored samples that have both."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._prompts: list[Tensor] = []
+        self._outputs: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, embeddings: Tensor, prompt: Tensor, layout: Layout) -> None:
+        """Pool ``embeddings`` [B, T', D] over each sample's prompt and its targets, and remember both."""
+        for mask, memory in ((prompt, self._prompts), (layout.target, self._outputs)):
+            weighted = embeddings.float() * mask[..., None]
+            memory.append(layout.total(weighted) / layout.total(mask)[:, None])  # NaN where a sample has no prompt
+        while sum(map(len, self._prompts[1:])) >= self.size:
+            self._prompts.pop(0)
+            self._outputs.pop(0)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The remembered pairs that have a prompt, [m, D] each; waits for the device."""
+        if not self._prompts:
+            return torch.empty(0, 1), torch.empty(0, 1)
+        prompts, outputs = torch.cat(self._prompts)[-self.size :], torch.cat(self._outputs)[-self.size :]
+        both = prompts.isfinite().all(1) & outputs.isfinite().all(1)
+        return prompts[both], outputs[both]

@@ -1,0 +1,208 @@
+"""From gain to weight: what a sample's gain does to its part in the loss.
+
+    Monitor     w = 1
+    Filter      w = 1 if gain > threshold else 0;   threshold in nats, or a quantile of the gains seen so far
+    Reweight    w = clip(r / mean r),   r = 2 sigmoid((gain - mean gain) / (temperature x std of gain))
+
+Means, deviations and quantiles are *running* over the stream and over all ranks, never over the micro-batch, so a
+micro-batch of one works and no sample's weight depends on its neighbours' alone. All state lives on the device; no
+policy waits for it. A gain of NaN means "not scored" and gives weight 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Policy(ABC):
+    """Turns the gains of a batch into weights; subclasses override :meth:`weigh`.
+
+    The base keeps the running statistics, updated by :meth:`update` with the gains of all ranks before the local
+    ones are weighed.
+    """
+
+    acts = True
+    """Whether weights ever differ from one."""
+    drops = False
+    """Whether a weight of zero takes the sample out of the forward."""
+    overhead: float | None = None
+    """Default share of step time that scoring may take; None for as much as it needs."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Tensor] = {}
+
+    def update(self, gain: Tensor) -> None:  # noqa: B027
+        """Take note of ``gain`` [m], of all ranks, NaN where not scored."""
+
+    @abstractmethod
+    def weigh(self, gain: Tensor) -> Tensor:
+        """Weights [n] of the samples with ``gain`` [n], none of them NaN that matters."""
+
+    def __call__(self, gain: Tensor, everywhere: Tensor | None = None) -> Tensor:
+        """Weights [n] of a batch.
+
+        Args:
+            gain: of the local samples, nats, [n], NaN where not scored.
+            everywhere: the gains of all ranks, [m]; ``gain`` itself if there is one rank.
+
+        """
+        self.update(gain if everywhere is None else everywhere)
+        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(gain))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running statistics, with the policy's kind."""
+        return {"kind": type(self).__name__, **self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`; raises if it is another policy's."""
+        if state["kind"] != type(self).__name__:
+            raise ValueError(
+                f"the checkpoint was written with policy {state['kind']}, this run has {type(self).__name__}. "
+                "Resume with the same policy, or start anew."
+            )
+        self._state = {k: v for k, v in state.items() if k != "kind"}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({settings})"
+
+
+class Monitor(Policy):
+    """Watches and changes nothing.
+
+    Example:
+        >>> import torch
+        >>> Monitor()(torch.tensor([-1.0, 2.0]))
+        tensor([1., 1.])
+
+    """
+
+    acts = False
+    overhead = 0.05
+
+    def weigh(self, gain: Tensor) -> Tensor:
+        """Ones."""
+        return torch.ones_like(gain)
+
+
+class Filter(Policy):
+    """Trains on the samples whose gain is high enough and skips the rest before the forward.
+
+    Args:
+        threshold: keep gain > threshold, in the scorer's unit (nats per sample by default). Zero if neither argument
+            is given: keep what the anchors make likelier.
+        keep: keep about this share instead, (0, 1]: the threshold is a quantile of the last ``window`` gains of the
+            stream. For plentiful data: on a small pool, throwing data away costs what the bad data cost.
+        window: length of that memory.
+
+    Raises:
+        ValueError: if both ``threshold`` and ``keep`` are given or ``keep`` is outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> Filter(keep=0.5)(torch.tensor([3.0, -1.0, 2.0, 0.0]))
+        tensor([1., 0., 1., 0.])
+
+    """
+
+    drops = True
+
+    def __init__(self, threshold: float | None = None, keep: float | None = None, window: int = 4096) -> None:
+        super().__init__()
+        if threshold is not None and keep is not None:
+            raise ValueError(f"give `threshold` or `keep`, not both (got {threshold} and {keep}).")
+        if keep is not None and not 0 < keep <= 1:
+            raise ValueError(f"`keep` must be a share in (0, 1], got {keep}.")
+        if window < 2:
+            raise ValueError(f"`window` must be at least 2, got {window}.")
+        self.threshold = 0.0 if threshold is None and keep is None else threshold
+        self.keep = keep
+        self.window = window
+
+    def update(self, gain: Tensor) -> None:
+        """Put the scored gains into the ring of the last ``window`` ones, without waiting for the device."""
+        if self.keep is None:
+            return
+        if not self._state:
+            ring = gain.new_full((self.window + 1,), float("nan"))  # the last place takes what is not scored
+            self._state = {"ring": ring, "next": torch.zeros((), dtype=torch.long, device=gain.device)}
+        scored = ~gain.isnan()
+        place = torch.where(scored, (self._state["next"] + scored.cumsum(0) - 1) % self.window, self.window)
+        self._state["ring"][place] = gain
+        self._state["next"] = self._state["next"] + scored.sum()
+
+    def weigh(self, gain: Tensor) -> Tensor:
+        """One where the gain passes, zero elsewhere."""
+        if self.threshold is not None:
+            return (gain > self.threshold).to(gain.dtype)
+        # "higher" makes the bar a gain that was seen, so that keep=1 keeps everything and ties stay together.
+        bar = torch.nanquantile(self._state["ring"][:-1], 1 - (self.keep or 0.0), interpolation="higher")
+        return (gain >= bar).to(gain.dtype)
+
+
+class Reweight(Policy):
+    """Weighs each sample by its gain, against the running mean of weights.
+
+    Args:
+        temperature: in standard deviations of gain; small is close to a filter at the mean, large to plain training.
+        min_weight: weights are clipped from below, after division by their running mean,
+        max_weight: and from above.
+
+    Raises:
+        ValueError: if ``temperature`` is not positive or the bounds do not enclose 1.
+
+    Example:
+        Equal gains give exactly one.
+
+        >>> import torch
+        >>> Reweight()(torch.tensor([0.3, 0.3, 0.3]))
+        tensor([1., 1., 1.])
+        >>> Reweight(temperature=0.5)(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0.1590, 1.0000, 1.8410])
+
+    """
+
+    def __init__(self, temperature: float = 1.0, min_weight: float = 0.0, max_weight: float = 5.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"`temperature` must be positive, got {temperature}.")
+        if not 0 <= min_weight <= 1 <= max_weight:
+            raise ValueError(
+                "`min_weight` and `max_weight` must satisfy 0 <= min_weight <= 1 <= max_weight, "
+                f"got {min_weight} and {max_weight}."
+            )
+        self.temperature, self.min_weight, self.max_weight = temperature, min_weight, max_weight
+
+    def update(self, gain: Tensor) -> None:
+        """Add to the sums of gain, gain^2 and raw weight.
+
+        In float64, where the sum of equal float32 numbers and its quotient are exact: equal gains give exactly one.
+        """
+        if not self._state:
+            zero = torch.zeros((), dtype=torch.float64, device=gain.device)
+            self._state = dict.fromkeys(("count", "sum", "squares", "raw"), zero)
+        state, value = dict(self._state), gain.double().nan_to_num(0.0)
+        scored = ~gain.isnan()
+        state["count"] = state["count"] + scored.sum()
+        state["sum"] = state["sum"] + value.sum()
+        state["squares"] = state["squares"] + value.square().sum()
+        self._state = state
+        state["raw"] = state["raw"] + (self._raw(gain) * scored).nan_to_num(0.0).sum()
+
+    def weigh(self, gain: Tensor) -> Tensor:
+        """Raw weight over its running mean, clipped."""
+        mean = self._state["raw"] / self._state["count"].clamp_min(1)
+        weights = self._raw(gain) / mean
+        return weights.clamp(self.min_weight, self.max_weight).to(gain.dtype)
+
+    def _raw(self, gain: Tensor) -> Tensor:
+        count = self._state["count"].clamp_min(1)
+        mean = self._state["sum"] / count
+        # squares / count - mean^2 cancels to rounding, not to zero, when all gains are equal; the numerator is zero.
+        deviation = (self._state["squares"] / count - mean.square()).clamp_min(0).sqrt()
+        z = (gain.double() - mean) / (self.temperature * deviation.clamp_min(1e-12))
+        return 2 * torch.sigmoid(z)

@@ -1,0 +1,87 @@
+"""Reading a model that somebody else is training, without leaving a trace.
+
+A :class:`Probe` evaluates the module in eval mode and without gradient, with any of its parameters *overridden* for
+the length of a call (:func:`torch.func.functional_call`): the shadow, the initial weights and a step along a
+gradient are dictionaries of tensors, never second modules and never written into the first. Adapters cost what
+adapters weigh, hooks and buffers stay single, and train/eval mode comes back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ggmi_callbacks.tasks import Layout, Task
+
+Parameters = dict[str, Tensor]
+
+
+class Probe:
+    """Evaluates ``model`` on batches through ``task``.
+
+    Args:
+        model: the module itself, free of data-parallel and compile wrappers.
+        task: how its samples are scored.
+
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        task.check(model)
+        self.model = model
+        self.task = task
+        self.active = False
+        """True while the probe itself runs the model, so that hooks on it stand aside."""
+
+    @property
+    def trainable(self) -> Parameters:
+        """The parameters that training changes, by name: adapters only, if the base is frozen."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def snapshot(self) -> Parameters:
+        """Return a detached copy of :attr:`trainable`."""
+        return {name: p.detach().clone() for name, p in self.trainable.items()}
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Eval mode inside, everything as it was outside."""
+        training = [module for module in self.model.modules() if module.training]
+        before, self.active = self.active, True
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.active = before
+            for module in training:
+                module.training = True
+            # Casts that autocast cached under no_grad carry no gradient: the training forward must not find them.
+            torch.clear_autocast_cache()
+
+    def log_probs(self, inputs: Mapping[str, Any], parameters: Parameters | None = None) -> Tensor:
+        """Per-target log-probabilities [B, T'], with gradient if it is enabled; call it inside :meth:`quiet`."""
+        if not parameters:
+            return self.task.log_probs(self.model, inputs)
+        # The task calls the model as a module; hand it one whose call overrides the parameters.
+        return self.task.log_probs(_Overridden(self.model, parameters), inputs)
+
+    @torch.no_grad()
+    def nll(self, inputs: Mapping[str, Any], layout: Layout, parameters: Parameters | None = None) -> Tensor:
+        """Code length of each sample in nats, [n], in eval mode."""
+        with self.quiet():
+            return -layout.total(self.log_probs(inputs, parameters))
+
+
+class _Overridden(nn.Module):
+    """``model`` called with some parameters replaced."""
+
+    def __init__(self, model: nn.Module, parameters: Parameters) -> None:
+        super().__init__()
+        self._call = (model, parameters)  # in a tuple, so that the model is no submodule
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        model, parameters = self._call
+        return functional_call(model, parameters, args, kwargs)

@@ -1,0 +1,199 @@
+"""What a run has shown so far, and the numbers made of it. All in nats.
+
+    weight_information   n x mean( nll when first seen - nll now )      mixture form of I(S_gen; W)
+    information_gain     S(K_p * K_y) - S(K_p) on mean input embeddings of prompts and outputs (matrix estimator)
+    ggmi                 I(S_anchor; W') - I(S_gen; W), both in mixture form
+
+The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at logging steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from ggmi_callbacks.functional import Interval, ggmi_terms, weight_information
+from ggmi_callbacks.memory import PromptRing, Reservoir, Visit
+from ggmi_callbacks.metrics.gain import Gain
+from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.scorers import Shadow
+from ggmi_callbacks.tasks import Inputs, Layout
+
+_PANEL = 32  # anchors whose code length is followed
+_VISITS = 16  # batches kept for a second look
+_LOOKS = 2  # of them looked at again at each logging step
+_PROMPTS = 256  # pairs for the information gain
+
+Pairs = tuple[Tensor, Tensor, Tensor]  # first nll, nll now, tokens; [m] each
+
+
+class Recorder:
+    """Accumulates on the device; :class:`~ggmi_callbacks.engine.GainEngine` feeds it."""
+
+    def __init__(
+        self, probe: Probe, anchors: Sequence[Inputs], sources: Sequence[str], seed: int, device: torch.device
+    ) -> None:
+        self.probe = probe
+        self.sources = list(sources)
+        self.gain = Gain(len(sources) + 1).to(device)  # the last is for samples of no source
+        self.coverage = Gain().to(device)  # of the whole run
+        self.reservoir = Reservoir(_VISITS, seed)
+        self.prompts = PromptRing(_PROMPTS)
+        self.latest: dict[str, float] = {}
+        self.estimators = {"weight_information": "mixture", "ggmi": "mixture"}
+        self._panel = [batch for i, batch in enumerate(anchors) if i * len(batch["input_ids"]) < _PANEL]
+        self._nll = torch.zeros(2, dtype=torch.float64, device=device)  # sum and count since the last log
+        self._trained = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
+        self._pairs: Pairs | None = None
+        self._anchor_nll: Tensor | None = None
+        self._turn = 0
+
+    def see(self, gain: Tensor, source: Tensor, weights: Tensor) -> None:
+        """Take note of a batch's gains and weights, [n] each."""
+        self.gain.update(gain, source, weights)
+        self.coverage.update(gain)
+
+    def remember_prompts(self, inputs: Inputs, layout: Layout) -> None:
+        """Keep the prompts and outputs of a batch, if it has prompts."""
+        mask = self.probe.task.prompt_mask(inputs, layout)
+        if mask is not None:
+            embed: nn.Module = self.probe.model.get_input_embeddings()  # type: ignore[operator]
+            self.prompts.add(embed(inputs["input_ids"]).detach()[:, 1:], mask, layout)
+
+    def trained(self, visit: Visit, first: bool) -> None:
+        """Take note of code lengths found by the training forward, before its update."""
+        self._nll += torch.stack([visit.first_nll.double().sum(), (visit.layout.tokens > 0).sum()])
+        if first:
+            self._trained += torch.stack([(visit.layout.tokens > 0).sum(), visit.layout.tokens.sum()])
+            self.reservoir.add(visit)
+
+    def look_back(self, whole: bool = False) -> None:
+        """Score some of the past batches again under the present weights, and a fixed panel of anchors."""
+        visits = self.reservoir.visits
+        if not whole:
+            visits = [visits[(self._turn + i) % len(visits)] for i in range(min(_LOOKS, len(visits)))]
+            self._turn += _LOOKS
+        if visits:
+            now = [self.probe.nll(v.inputs, v.layout) for v in visits]
+            tokens = torch.cat([v.layout.tokens for v in visits])
+            trained = tokens > 0
+            first = torch.cat([v.first_nll for v in visits])
+            self._pairs = (first[trained], torch.cat(now)[trained], tokens[trained])
+        layouts = [self.probe.task.layout(batch) for batch in self._panel]
+        nll = [self.probe.nll(batch, layout) for batch, layout in zip(self._panel, layouts, strict=True)]
+        self._anchor_nll = torch.cat(nll).mean()
+
+    def window(self) -> dict[str, float]:
+        """Numbers since the last call; every rank must call it."""
+        with self.gain.sync_context():
+            summary = self.gain.summary()
+        with self.coverage.sync_context():
+            coverage = self.coverage.summary()["coverage"]
+        nll = _sum_over_ranks(self._nll)
+        values = {
+            "gain": summary["mean"],
+            "gain_low": summary["low"],
+            "gain_high": summary["high"],
+            **{f"gain/{name}": summary["gain"][i] for i, name in enumerate(self.sources)},
+            **{f"kept/{name}": summary["kept"][i] for i, name in enumerate(self.sources)},
+            "coverage": coverage,
+            "synthetic_nll": nll[0] / nll[1],
+        }
+        if not self.sources:
+            values["kept"] = summary["kept"][-1]
+        if self._anchor_nll is not None:
+            values["anchor_nll"] = self._anchor_nll
+        pairs, total = self._all_pairs(), _sum_over_ranks(self._trained)
+        if pairs is not None:
+            values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
+        if (information_gain := self._information_gain()) is not None:
+            values["information_gain"] = information_gain
+        self.gain.reset()
+        self._nll.zero_()
+        return self._publish(values)
+
+    def ggmi(self, shadow: Shadow) -> dict[str, float]:
+        """GGMI of the run, its terms in total, per sample and per token; every rank must call it."""
+        pairs, total = self._all_pairs(), _sum_over_ranks(self._trained)
+        if pairs is None:
+            return {}
+        first, now, tokens = pairs
+        terms = ggmi_terms(
+            shadow.first_nll,
+            shadow.final_nll,
+            first,
+            now,
+            anchor_tokens=shadow.tokens,
+            synthetic_tokens=tokens,
+            synthetic_total=float(total[0]),
+            confidence=0.95,
+        )
+        self.estimators["ggmi"] = f"mixture, given {terms.conditioning}"
+        values: dict[str, Tensor] = {}
+        for name, term in terms._asdict().items():
+            if isinstance(term, Interval):
+                name = name if name == "ggmi" or not name.startswith("per_") else f"ggmi_{name}"
+                values |= {name: term.value, f"{name}_low": term.low, f"{name}_high": term.high}
+            elif isinstance(term, Tensor):
+                values[name] = term
+        return self._publish(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything accumulated."""
+        return {
+            "gain": dict(self.gain.metric_state),
+            "coverage": dict(self.coverage.metric_state),
+            "reservoir": self.reservoir.state_dict(),
+            "prompts": vars(self.prompts),
+            "latest": self.latest,
+            "counts": (self._nll, self._trained, self._turn),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        for metric, saved in ((self.gain, state["gain"]), (self.coverage, state["coverage"])):
+            for name, value in saved.items():
+                setattr(metric, name, value)
+        self.reservoir.load_state_dict(state["reservoir"])
+        vars(self.prompts).update(state["prompts"])
+        self.latest = state["latest"]
+        self._nll, self._trained, self._turn = state["counts"]
+
+    def _all_pairs(self) -> Pairs | None:
+        """Second looks of all ranks; ranks look back at different samples."""
+        if not _distributed():
+            return self._pairs
+        local = torch.stack(self._pairs) if self._pairs else torch.empty(3, 0, device=self._nll.device)
+        everywhere = torch.cat(gather_all_tensors(local.T.contiguous())).T
+        return tuple(everywhere) if everywhere.shape[1] else None
+
+    def _information_gain(self) -> Tensor | None:
+        from ggmi_callbacks.functional import embedding_information_gain
+
+        prompts, outputs = self.prompts.pairs()
+        if len(prompts) < 2:
+            return None
+        self.estimators["information_gain"] = f"matrix, mean input embeddings of {len(prompts)} samples"
+        return embedding_information_gain(prompts, outputs, estimator="matrix")
+
+    def _publish(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Bring ``values`` to the host at once; what was not measured is left out."""
+        numbers = torch.stack([v.double().cpu() for v in values.values()]).tolist()
+        logs = {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if v == v}
+        self.latest.update(logs)
+        return logs
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    if _distributed():
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+    return values

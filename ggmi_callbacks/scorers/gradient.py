@@ -1,0 +1,155 @@
+r"""Gain to first order, along the gradient of the anchors.
+
+    g_A = grad_W log p(A)                                             summed over the anchors
+    gain(z) = lr <g_A, grad_W log p(z)> = lr d/de log p(z | W + e g_A) at e = 0       (nats)
+
+The inner product is a directional derivative, so no per-sample gradient is ever made. :class:`GradientScorer` has it
+exactly by forward-mode differentiation (dual numbers through one forward); :class:`LookaheadScorer` by a finite
+difference, for models with kernels that have no forward mode. Both share :class:`AnchorGradient`.
+
+Cost: the anchors' gradient (a backward over at most ``anchor_batches`` batches every ``every`` steps), then about two
+forwards a batch. Limits: first order only, and noisy once the anchors are learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ggmi_callbacks.probe import Parameters, Probe, _Overridden
+from ggmi_callbacks.scorers._base import Normalize, Scorer
+from ggmi_callbacks.scorers.shadow import Shadow
+from ggmi_callbacks.tasks import Inputs, Layout
+
+
+class AnchorGradient(Scorer):
+    """Shared by the scorers that move along the anchors' gradient g_A.
+
+    Args:
+        learning_rate: lr, the length of the step; scales every gain.
+        layers: only the last so many linear layers, in module order (the head is the last); ``None`` for all.
+        every: optimiser steps between two computations of g_A.
+        anchor_batches: at most so many batches of anchors each time, in turn; their gradient is scaled up to all.
+        normalize: see :class:`Scorer`.
+
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        layers: int | None = None,
+        every: int = 20,
+        anchor_batches: int = 4,
+        normalize: Normalize = None,
+    ) -> None:
+        super().__init__(normalize)
+        for name, value in (("layers", layers), ("every", every), ("anchor_batches", anchor_batches)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if learning_rate <= 0:
+            raise ValueError(f"`learning_rate` must be positive, got {learning_rate}.")
+        self.learning_rate, self.layers = learning_rate, layers
+        self.every, self.anchor_batches = every, anchor_batches
+        self._direction: Parameters = {}
+        self._computed_at: int | None = None
+        self._turn = 0
+
+    def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
+        """Choose the parameters and keep the anchors."""
+        self._probe, self._anchors = probe, anchors
+        self._names = linear_weights(probe.model, self.layers)
+
+    def refresh(self, step: int) -> None:
+        """Compute g_A anew if it is older than ``every`` steps."""
+        if self._computed_at is not None and step - self._computed_at < self.every:
+            return
+        count = min(self.anchor_batches, len(self._anchors))
+        chosen = [self._anchors[(self._turn + i) % len(self._anchors)] for i in range(count)]
+        self._turn = (self._turn + count) % len(self._anchors)
+        self._direction = log_likelihood_gradient(self._probe, chosen, self._names, len(self._anchors) / count)
+        self._computed_at = step
+
+    def state_dict(self) -> dict[str, Any]:
+        """The direction and its age."""
+        return {"direction": self._direction, "computed_at": self._computed_at, "turn": self._turn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back the direction and its age."""
+        self._direction, self._computed_at = state["direction"], state["computed_at"]
+        self._turn = state["turn"]
+
+
+class GradientScorer(AnchorGradient):
+    """gain(z) = lr <grad log p(A), grad log p(z)>, exact in the chosen layers, by forward-mode differentiation."""
+
+    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """See :meth:`Scorer.gain`."""
+        probe = self._probe
+        trainable = probe.trainable
+        # Fused attention kernels have no forward mode; the plain one has.
+        with torch.no_grad(), probe.quiet(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            dual = {k: forward_ad.make_dual(trainable[k].detach(), g) for k, g in self._direction.items()}
+            log_probs = probe.task.plain_log_probs(_Overridden(probe.model, dual), inputs)
+            slope = forward_ad.unpack_dual(log_probs).tangent
+            return self.learning_rate * layout.total(slope)
+
+
+class LookaheadScorer(AnchorGradient):
+    """gain(z) = lr [nll_W(z) - nll_{W + e g_A}(z)] / e, one more forward through any kernel.
+
+    Args:
+        relative_step: length of e g_A relative to the length of the chosen parameters. Small enough for the first
+            order to hold, large enough for the difference to stand above rounding.
+        **kwargs: see :class:`AnchorGradient`.
+
+    """
+
+    def __init__(self, relative_step: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if relative_step <= 0:
+            raise ValueError(f"`relative_step` must be positive, got {relative_step}.")
+        self.relative_step = relative_step
+
+    @torch.no_grad()
+    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """See :meth:`Scorer.gain`."""
+        trainable = self._probe.trainable
+        chosen = {k: trainable[k].detach() for k in self._direction}
+        step = self.relative_step * _norm(chosen) / _norm(self._direction).clamp_min(1e-30)  # e
+        ahead = {k: p + (step * self._direction[k]).to(p.dtype) for k, p in chosen.items()}
+        gained = self._probe.nll(inputs, layout) - self._probe.nll(inputs, layout, ahead)
+        return self.learning_rate * gained / step
+
+
+def linear_weights(model: nn.Module, last: int | None = None) -> list[str]:
+    """Names of the trainable weights of ``model``'s linear layers in module order, only the ``last`` ones if given."""
+    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+    names = list(dict.fromkeys(trainable[id(w)] for w in weights if id(w) in trainable))
+    if not names:
+        raise ValueError("`model` has no trainable linear layer; use `LikelihoodScorer` instead.")
+    return names[-last:] if last else names
+
+
+def log_likelihood_gradient(
+    probe: Probe, batches: Sequence[Inputs], names: Sequence[str], scale: float = 1.0
+) -> Parameters:
+    """``scale`` x the gradient of sum log p(z) over ``batches`` with respect to the parameters ``names``, in float32."""
+    leaves = {k: probe.trainable[k].detach().requires_grad_() for k in names}
+    total = {k: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for k, p in leaves.items()}
+    for batch in batches:
+        with torch.enable_grad(), probe.quiet():
+            objective = probe.log_probs(batch, leaves).sum()
+            grads = torch.autograd.grad(objective, list(leaves.values()))
+        for sum_, grad in zip(total.values(), grads, strict=True):
+            sum_.add_(grad, alpha=scale)
+    return {k: g.to(leaves[k].dtype) for k, g in total.items()}
+
+
+def _norm(tensors: Parameters) -> Tensor:
+    return torch.stack([t.float().norm() for t in tensors.values()]).norm()

@@ -1,0 +1,258 @@
+"""What the engine has to know of a model and its batches: which samples are in one, and how likely they are.
+
+A *task* answers four questions about a batch of model inputs and knows no trainer: where its samples are
+(:meth:`Task.layout`), the log-probability of each of their targets (:meth:`Task.log_probs`), the same read off a
+forward that has already run (:meth:`Task.output_log_probs`), and the batch without some of its samples
+(:meth:`Task.select`).
+
+Shapes: ``B`` rows, ``T`` tokens a row, ``n`` samples. One row is one sample in a padded batch; in a padding-free or
+packed batch (``position_ids`` restart at zero, no ``attention_mask``) a sample is a segment of a row.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORE = -100
+SAMPLE_KEY = "ggmi_sample"
+"""Key under which sample ids [n] ride in a batch; :meth:`GainEngine.observe` takes them out again."""
+
+_CHUNK = 4096  # positions whose logits are held in float32 at once
+
+Inputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the samples of a batch are.
+
+    Args:
+        target: positions with a target, bool, [B, T'].
+        n: number of samples.
+        segment: sample of each position, long, [B, T']; ``None`` if each row is one sample. A position of no sample
+            (padding behind the last segment) carries ``n``.
+        lengths: tokens of each segment, or of each row up to its last attended one, long, [n].
+
+    """
+
+    target: Tensor
+    n: int
+    segment: Tensor | None
+    lengths: Tensor
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of per-position ``values`` [B, T', ...] over each sample, [n, ...], in float32 or wider."""
+        values = values if values.dtype == torch.float64 else values.float()
+        if self.segment is None:
+            return values.sum(1)
+        out = values.new_zeros(self.n + 1, *values.shape[2:])
+        return out.index_add_(0, self.segment.flatten(), values.flatten(0, 1))[: self.n]
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """Per-sample ``weights`` [n] at each position, [B, T'] (or [B, 1] where rows are samples)."""
+        if self.segment is None:
+            return weights[:, None]
+        return F.pad(weights, (0, 1))[self.segment]
+
+    @property
+    def tokens(self) -> Tensor:
+        """Number of targets of each sample, [n]."""
+        return self.total(self.target)
+
+
+class Task(ABC):
+    """How the samples of a batch are found and scored. Subclass it for a model that is not a causal LM."""
+
+    @abstractmethod
+    def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
+        """Where the samples of ``inputs`` are; ``n`` is their number if the caller knows it."""
+
+    @abstractmethod
+    def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """Run ``model`` and return log p of each target in nats, zero where there is none, [B, T']."""
+
+    @abstractmethod
+    def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """Read the same off the ``outputs`` of a forward over ``inputs``, [B, T']."""
+
+    @abstractmethod
+    def select(self, inputs: Mapping[str, Any], layout: Layout, weights: Tensor) -> tuple[Inputs, Tensor]:
+        """Return ``inputs`` without the samples whose weight is zero, and the indices of those that are left.
+
+        This is the one host synchronisation of a filtered step.
+        """
+
+    def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """:meth:`log_probs` from plain operations only, so that forward-mode differentiation goes through."""
+        return self.log_probs(model, inputs)
+
+    def check(self, model: nn.Module) -> None:  # noqa: B027
+        """Raise where ``model`` cannot be scored by this task."""
+
+    def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
+        """Positions [B, T'] that belong to a prompt, or None if the task has no prompts."""
+        return None
+
+
+def target_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of the next-token ``labels``, in float32.
+
+    Args:
+        logits: [B, T, V], position t predicts the token at t + 1.
+        labels: [B, T], ``-100`` where there is no target.
+
+    Returns:
+        log p in nats, zero where ignored, [B, T - 1].
+
+    Example:
+        >>> import torch
+        >>> target_log_probs(torch.zeros(1, 3, 4), torch.tensor([[1, 2, -100]]))
+        tensor([[-1.3863, -0.0000]])
+
+    """
+    shifted = labels[:, 1:].to(logits.device)
+    flat, target = logits[:, :-1].flatten(0, 1), shifted.flatten()
+    chunks = [
+        F.cross_entropy(chunk.float(), wanted, reduction="none", ignore_index=IGNORE)
+        for chunk, wanted in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
+    ]
+    return -torch.cat(chunks).view_as(shifted)
+
+
+class CausalLM(Task):
+    """A causal language model called with ``input_ids``, ``labels`` and an attention mask or packed positions.
+
+    Works with any module that returns ``logits`` [B, T, V] (as Hugging Face's ``*ForCausalLM`` do).
+    """
+
+    def check(self, model: nn.Module) -> None:
+        """Raise for encoder-decoders and for models without a language-model head."""
+        config = getattr(model, "config", None)
+        name = type(model).__name__
+        if getattr(config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"`model` is an encoder-decoder ({name}), whose targets are not next tokens of its input. "
+                "GGMI scores causal language models; for others pass a `Task` of your own to `GainEngine`."
+            )
+        head = getattr(model, "get_output_embeddings", lambda: True)
+        if head() is None:
+            raise ValueError(
+                f"`model` ({name}) has no language-model head, so its samples have no likelihood. "
+                "Load it with `AutoModelForCausalLM`, or pass a `Task` with a per-sample loss to `GainEngine`."
+            )
+
+    def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
+        """See :meth:`Task.layout`; packed batches need ``n``, since counting segments would wait for the device."""
+        labels = self._labels(inputs)
+        target = labels[:, 1:] != IGNORE
+        positions = inputs.get("position_ids")
+        if positions is None or inputs.get("attention_mask") is not None:
+            mask = inputs.get("attention_mask")
+            if mask is None or mask.dim() != 2:
+                mask = torch.ones_like(labels)
+            lengths = (mask.bool() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+            return Layout(target, len(labels), None, lengths)
+        if n is None:
+            raise ValueError(
+                "a packed batch (`position_ids` without `attention_mask`) must say how many samples it holds: "
+                f"put their ids under {SAMPLE_KEY!r}, a tensor [n]."
+            )
+        token_segment = ((positions == 0).flatten().cumsum(0) - 1).clamp_max(n).view_as(positions)
+        lengths = torch.zeros(n + 1, dtype=torch.long, device=labels.device)
+        lengths.index_add_(0, token_segment.flatten(), torch.ones_like(token_segment.flatten()))
+        return Layout(target, n, token_segment[:, 1:], lengths[:n])
+
+    def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """See :meth:`Task.log_probs`."""
+        return self.plain_log_probs(model, inputs)
+
+    def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """See :meth:`Task.plain_log_probs`; the model builds its logits, without a loss of its own."""
+        forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch")}
+        return target_log_probs(model(**forward, use_cache=False).logits, self._labels(inputs))
+
+    def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """See :meth:`Task.output_log_probs`."""
+        logits = getattr(outputs, "logits", None)
+        if logits is None:
+            raise ValueError(
+                f"the model's output ({type(outputs).__name__}) has no `logits`, so per-sample likelihoods cannot be "
+                "read from it. Switch off the fused loss (`use_liger_kernel=False`) or use TRL's `SFTTrainer`."
+            )
+        return target_log_probs(logits.detach(), self._labels(inputs))
+
+    def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
+        """Attended positions that are no target."""
+        mask = inputs.get("attention_mask")
+        ignored = self._labels(inputs)[:, 1:] == IGNORE
+        return ignored if mask is None else ignored & mask[:, 1:].bool()
+
+    def select(self, inputs: Mapping[str, Any], layout: Layout, weights: Tensor) -> tuple[Inputs, Tensor]:
+        """See :meth:`Task.select`. A batch that loses every sample keeps its first one, with no target."""
+        plan = torch.stack([weights.gt(0).long(), layout.lengths]).tolist()
+        kept = [i for i, keep in enumerate(plan[0]) if keep]
+        rows = kept or [0]
+        index = torch.tensor(rows, device=weights.device)
+        if layout.segment is None:
+            out = _select_rows(inputs, index, layout.n, max(plan[1][i] for i in rows))
+        else:
+            out = _select_segments(inputs, rows, plan[1])
+        if not kept:
+            out["labels"] = torch.full_like(out["labels"], IGNORE)
+        return out, index[: len(kept)]
+
+    @staticmethod
+    def _labels(inputs: Mapping[str, Any]) -> Tensor:
+        labels = inputs.get("labels")
+        if labels is None:
+            raise ValueError(
+                "the batch has no `labels`, so there is nothing to score. Use a collator that makes them, "
+                f"for example `DataCollatorForLanguageModeling(mlm=False)`; it holds {sorted(inputs)}."
+            )
+        return labels
+
+
+def _select_rows(inputs: Mapping[str, Any], index: Tensor, n: int, width: int) -> Inputs:
+    """Rows ``index`` of every batched tensor, without the columns that only padded on their right."""
+    full = inputs["labels"].shape[1]
+
+    def cut(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] != n:
+            return value
+        value = value.index_select(0, index)
+        return value[:, :width] if value.dim() == 2 and value.shape[1] == full else value
+
+    return {key: cut(value) for key, value in inputs.items()}
+
+
+def _select_segments(inputs: Mapping[str, Any], kept: list[int], lengths: list[int]) -> Inputs:
+    """Segments ``kept`` of a packed batch in one row, with its boundaries rebuilt.
+
+    Stale boundaries would be harmless under sdpa, which reads ``position_ids``, and silently wrong under the
+    variable-length kernels, which read ``cu_seq_lens_*``, ``max_length_*`` and ``seq_idx``.
+    """
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    spans = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in kept]
+    device = inputs["input_ids"].device
+    index = torch.cat(spans).to(device, non_blocking=True)
+    out = dict(inputs)
+    for key in ("input_ids", "labels", "position_ids"):
+        out[key] = inputs[key].flatten()[index][None]
+    sizes = torch.tensor([lengths[i] for i in kept])
+    bounds = F.pad(sizes.cumsum(0), (1, 0)).to(device, torch.int32, non_blocking=True)
+    rebuilt = {
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": int(sizes.max()),
+        "max_length_k": int(sizes.max()),
+        "seq_idx": torch.repeat_interleave(torch.arange(len(kept)), sizes).to(device, torch.int32)[None],
+    }
+    out.update({key: value for key, value in rebuilt.items() if key in inputs})
+    return out
