@@ -197,12 +197,7 @@ class GainEngine:
 
         """
         self.budget.settle()
-        bad = self.ledger.flush()
-        if bad:
-            raise ValueError(
-                f"the loss of samples {bad[:20]} is not finite (ids in the training set, {len(bad)} in all, by step "
-                f"{self.step}). Look at these samples, or lower the learning rate."
-            )
+        self._flush()
         if self.budget.allows("probe"):
             with self.budget.spend("probe"):
                 self.recorder.look_back()
@@ -231,7 +226,8 @@ class GainEngine:
         return {**out, "estimators": self.recorder.estimators}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a bit-equal resumption needs."""
+        """Everything that a bit-equal resumption needs; every rank must call it."""
+        self._flush()
         return {
             "step": self.step,
             "seen": (self._seen, self._scored),
@@ -251,6 +247,13 @@ class GainEngine:
         self.ledger.load_state_dict(state["ledger"])
         self.prepare()
         self.recorder.load_state_dict(state["recorder"])
+
+    def _flush(self) -> None:
+        if bad := self.ledger.flush():
+            raise ValueError(
+                f"the loss of samples {bad[:20]} is not finite (ids in the training set, {len(bad)} in all, by step "
+                f"{self.step}). Look at these samples, or lower the learning rate."
+            )
 
     def _score(self, inputs: Inputs, layout: Layout) -> Tensor:
         if self._refreshed_at != self.step:

@@ -55,7 +55,7 @@ class Policy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, with the policy's kind."""
-        return {"kind": type(self).__name__, **self._state}
+        return {"kind": type(self).__name__, **{k: v.clone() for k, v in self._state.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`; raises if it is another policy's."""
@@ -64,7 +64,7 @@ class Policy(ABC):
                 f"the checkpoint was written with policy {state['kind']}, this run has {type(self).__name__}. "
                 "Resume with the same policy, or start anew."
             )
-        self._state = {k: v for k, v in state.items() if k != "kind"}
+        self._state = {k: v.clone() for k, v in state.items() if k != "kind"}
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -100,7 +100,7 @@ class Filter(Policy):
         window: length of that memory.
 
     Raises:
-        ValueError: if both ``threshold`` and ``keep`` are given or ``keep`` is outside (0, 1].
+        ValueError: if both ``threshold`` and ``keep`` are given, ``threshold`` is NaN or ``keep`` is outside (0, 1].
 
     Example:
         >>> import torch
@@ -117,6 +117,8 @@ class Filter(Policy):
             raise ValueError(f"give `threshold` or `keep`, not both (got {threshold} and {keep}).")
         if keep is not None and not 0 < keep <= 1:
             raise ValueError(f"`keep` must be a share in (0, 1], got {keep}.")
+        if threshold is not None and threshold != threshold:
+            raise ValueError("`threshold` must be a number, got NaN, which no gain exceeds.")
         if window < 2:
             raise ValueError(f"`window` must be at least 2, got {window}.")
         self.threshold = 0.0 if threshold is None and keep is None else threshold
@@ -128,12 +130,21 @@ class Filter(Policy):
         if self.keep is None:
             return
         if not self._state:
-            ring = gain.new_full((self.window + 1,), float("nan"))  # the last place takes what is not scored
+            dtype = torch.promote_types(gain.dtype, torch.float32)  # quantiles need as much
+            # The last place takes what is not scored.
+            ring = torch.full((self.window + 1,), float("nan"), dtype=dtype, device=gain.device)
             self._state = {"ring": ring, "next": torch.zeros((), dtype=torch.long, device=gain.device)}
         scored = ~gain.isnan()
         place = torch.where(scored, (self._state["next"] + scored.cumsum(0) - 1) % self.window, self.window)
-        self._state["ring"][place] = gain
+        self._state["ring"][place] = gain.to(self._state["ring"].dtype)
         self._state["next"] = self._state["next"] + scored.sum()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`; raises if it is another policy's or of another ``window``."""
+        size = len(state["ring"]) - 1 if "ring" in state else self.window
+        if size != self.window:
+            raise ValueError(f"`window` is {self.window}, the checkpoint was written with {size}: resume with {size}.")
+        super().load_state_dict(state)
 
     def weigh(self, gain: Tensor) -> Tensor:
         """One where the gain passes, zero elsewhere."""

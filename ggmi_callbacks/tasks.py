@@ -49,7 +49,7 @@ class Layout:
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of per-position ``values`` [B, T', ...] over each sample, [n, ...], in float32 or wider."""
-        values = values if values.dtype == torch.float64 else values.float()
+        values = _wide(values)
         if self.segment is None:
             return values.sum(1)
         out = values.new_zeros(self.n + 1, *values.shape[2:])
@@ -65,6 +65,10 @@ class Layout:
     def tokens(self) -> Tensor:
         """Number of targets of each sample, [n]."""
         return self.total(self.target)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 class Task(ABC):
@@ -102,7 +106,7 @@ class Task(ABC):
 
 
 def target_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log-probability of the next-token ``labels``, in float32.
+    """Log-probability of the next-token ``labels``, in float32 or wider.
 
     Args:
         logits: [B, T, V], position t predicts the token at t + 1.
@@ -120,7 +124,7 @@ def target_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     shifted = labels[:, 1:].to(logits.device)
     flat, target = logits[:, :-1].flatten(0, 1), shifted.flatten()
     chunks = [
-        F.cross_entropy(chunk.float(), wanted, reduction="none", ignore_index=IGNORE)
+        F.cross_entropy(_wide(chunk), wanted, reduction="none", ignore_index=IGNORE)
         for chunk, wanted in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
     ]
     return -torch.cat(chunks).view_as(shifted)
@@ -242,9 +246,11 @@ def _select_segments(inputs: Mapping[str, Any], kept: list[int], lengths: list[i
     spans = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in kept]
     device = inputs["input_ids"].device
     index = torch.cat(spans).to(device, non_blocking=True)
-    out = dict(inputs)
-    for key in ("input_ids", "labels", "position_ids"):
-        out[key] = inputs[key].flatten()[index][None]
+    shape = inputs["input_ids"].shape
+    out = {
+        key: value.flatten()[index][None] if isinstance(value, Tensor) and value.shape == shape else value
+        for key, value in inputs.items()
+    }
     sizes = torch.tensor([lengths[i] for i in kept])
     bounds = F.pad(sizes.cumsum(0), (1, 0)).to(device, torch.int32, non_blocking=True)
     rebuilt = {

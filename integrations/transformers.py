@@ -234,7 +234,9 @@ class GGMICallback(TrainerCallback):
                 "their answers were masked or truncated away. Raise `max_length`, or check the completion mask."
             )
         size = min(self.trainer.args.per_device_train_batch_size, max(1, len(prepared) // 4))
-        batches = [dict(b) for b in DataLoader(prepared, size, collate_fn=self._anchor_collator())]
+        # A generator of its own: a DataLoader draws from the global one even when it does not shuffle.
+        loader = DataLoader(prepared, size, collate_fn=self._anchor_collator(), generator=torch.Generator())
+        batches = [dict(batch) for batch in loader]
         vocabulary = self.trainer.model.get_input_embeddings().num_embeddings
         largest = max(int(batch["input_ids"].max()) for batch in batches)
         if largest >= vocabulary:

@@ -1,6 +1,12 @@
 """Stateless estimators of information, tensors in and nats out."""
 
 from ggmi_callbacks.functional._interval import Interval, bootstrap_interval, mean_interval
+from ggmi_callbacks.functional.bounds import (
+    GGMIUpperBoundTerms,
+    generalization_bound,
+    ggmi_upper_bound,
+    ggmi_upper_bound_terms,
+)
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
     error_rate_information,
@@ -12,6 +18,13 @@ from ggmi_callbacks.functional.closed_forms import (
     table_information_gain,
 )
 from ggmi_callbacks.functional.ggmi import GGMITerms, ggmi, ggmi_terms
+from ggmi_callbacks.functional.information_gain import (
+    cross_entropy_upper_bound,
+    information_gain,
+    pointwise_prompt_information,
+    prompt_information_upper_bound,
+    sampling_log_probs,
+)
 from ggmi_callbacks.functional.weight_information import (
     loss_difference_information,
     pointwise_weight_information,
@@ -20,20 +33,29 @@ from ggmi_callbacks.functional.weight_information import (
 
 __all__ = [
     "GGMITerms",
+    "GGMIUpperBoundTerms",
     "GaussianWeightInformation",
     "Interval",
     "bootstrap_interval",
+    "cross_entropy_upper_bound",
     "error_rate_information",
     "gaussian_channel_information_gain",
     "gaussian_ggmi",
     "gaussian_weight_information",
+    "generalization_bound",
     "ggmi",
     "ggmi_terms",
+    "ggmi_upper_bound",
+    "ggmi_upper_bound_terms",
+    "information_gain",
     "linear_regression_information",
     "loss_difference_information",
     "mean_interval",
     "noisy_mean_information",
+    "pointwise_prompt_information",
     "pointwise_weight_information",
+    "prompt_information_upper_bound",
+    "sampling_log_probs",
     "table_information_gain",
     "weight_information",
 ]

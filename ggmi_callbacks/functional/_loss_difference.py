@@ -35,9 +35,7 @@ def count_pairs(held_in: Tensor, held_out: Tensor) -> Tensor:
     difference = (held_out.double() - held_in.double()).detach()
     slot = 2 * cells(difference) + (difference > 0)
     one = torch.where(difference.isnan(), torch.nan, 1.0).double()  # a NaN loss must not vanish in a count
-    return (
-        torch.zeros(2 * CELLS, dtype=torch.float64, device=one.device).index_add_(0, slot, one).view(CELLS, 2)
-    )
+    return torch.zeros(2 * CELLS, dtype=torch.float64, device=one.device).index_add_(0, slot, one).view(CELLS, 2)
 
 
 def merge_cells(counts: Tensor) -> tuple[Tensor, Tensor]:

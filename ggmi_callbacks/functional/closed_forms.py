@@ -111,9 +111,7 @@ def linear_regression_information(x: Tensor, s2: float, t2: float) -> Tensor:
     """
     check_positive(s2=s2, t2=t2)
     if x.ndim != 2:
-        raise ValueError(
-            f"Expected argument `x` to have shape [n, d] but got {list(x.shape)}; add the missing axis."
-        )
+        raise ValueError(f"Expected argument `x` to have shape [n, d] but got {list(x.shape)}; add the missing axis.")
     small = x if x.shape[0] <= x.shape[1] else x.mT  # det(Id + A A^T) = det(Id + A^T A)
     identity = torch.eye(small.shape[0], dtype=torch.float64, device=x.device)
     information = torch.logdet(identity + t2 / s2 * small.double() @ small.double().mT) / 2
@@ -260,8 +258,6 @@ def table_information_gain(joint: Tensor, code: Tensor | None = None) -> Tensor:
                 f"Expected argument `code` to have one entry for each of {joint.shape[0]} prompts but got "
                 f"shape {list(code.shape)}; pass the integer code of each row of `joint`."
             )
-        table = table.new_zeros(int(code.max()) + 1, table.shape[1]).index_add_(
-            0, code.to(table.device), table
-        )
+        table = table.new_zeros(int(code.max()) + 1, table.shape[1]).index_add_(0, code.to(table.device), table)
     given = torch.special.entr(table).sum() - torch.special.entr(table.sum(1)).sum()  # H(h, y) - H(h)
     return given.to(torch.promote_types(joint.dtype, torch.float32))

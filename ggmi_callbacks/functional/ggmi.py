@@ -92,8 +92,7 @@ def _ggmi_samples(
     """Number of samples that each term adds up over."""
     counts = [_weight_information_samples(state, estimator) for state in states]
     anchors, synthetic = (
-        count if total is None else torch.full_like(count, total)
-        for count, total in zip(counts, totals, strict=True)
+        count if total is None else torch.full_like(count, total) for count, total in zip(counts, totals, strict=True)
     )
     return anchors, synthetic
 
@@ -117,8 +116,7 @@ def _ggmi_terms(
     """All terms, from two states and the target tokens [2] seen in each set (NaN where unknown)."""
     samples = _ggmi_samples(states, estimator, totals)
     length = [  # tokens of an average sample
-        count / _weight_information_samples(state, estimator)
-        for count, state in zip(tokens, states, strict=True)
+        count / _weight_information_samples(state, estimator) for count, state in zip(tokens, states, strict=True)
     ]
     return GGMITerms(
         ggmi=_combine(states, estimator, samples, confidence),

@@ -115,7 +115,7 @@ def cross_entropy_upper_bound(
         >>> cross_entropy_upper_bound(torch.tensor([-1.0, -3.0]))
         tensor(2.)
     """
-    return information_gain(log_probs, mask, confidence=confidence)  # type: ignore[call-overload, no-any-return]
+    return information_gain(log_probs, mask, confidence=confidence)
 
 
 def sampling_log_probs(

@@ -76,9 +76,7 @@ def _gap(longer: Tensor, shorter: Tensor) -> Tensor:
     return longer.double() - shorter.double()
 
 
-def _weight_information_update(
-    first_nll: Tensor | None, final_nll: Tensor | None, estimator: Estimator
-) -> Tensor:
+def _weight_information_update(first_nll: Tensor | None, final_nll: Tensor | None, estimator: Estimator) -> Tensor:
     if estimator == "mixture":
         return _mixture_update(first_nll, final_nll)
     if first_nll is None or final_nll is None:
@@ -190,9 +188,7 @@ def weight_information(
     )
 
 
-def pointwise_weight_information(
-    first_nll: Tensor, final_nll: Tensor, *, estimator: Estimator = "mixture"
-) -> Tensor:
+def pointwise_weight_information(first_nll: Tensor, final_nll: Tensor, *, estimator: Estimator = "mixture") -> Tensor:
     r"""Share of each sample, or pair of twins, in :func:`weight_information`; the shares add up to it.
 
     Mixture: ``first_nll - final_nll``, by how much training shortened the code of the sample. Loss

@@ -22,10 +22,10 @@ class InformationMetric(Metric):
     ``compute`` hands its result through :meth:`_finish`.
 
     Args:
-        confidence: None (default) for a 0-dim tensor, or the level in (0, 1) of an interval: ``compute`` then returns
-            a named tuple ``(value, low, high)``.
-        validate_args: refuse non-finite input with an error that says so. The check waits for the device once an
-            update; switch it off in a training loop, and non-finite input shows as NaN.
+        confidence: None (default) for a 0-dim tensor, or the level in (0, 1) of an interval: ``compute`` then
+            returns a named tuple ``(value, low, high)``.
+        validate_args: refuse non-finite input with an error that says so. The check waits for the device once
+            an update; switch it off in a training loop, and non-finite input shows as NaN.
         kwargs: see :class:`torchmetrics.Metric`.
     """
 
@@ -102,6 +102,7 @@ class InformationMetric(Metric):
         else:
             figure = ax.get_figure()
         draw(ax, self.compute() if val is None else val, type(self).__name__)
-        along = ax.set_xlabel if ax.get_yticklabels() and ax.name_axis == "y" else ax.set_ylabel
-        along(self.plot_label)
+        if self.plot_reference is not None:
+            ax.axhline(self.plot_reference, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        ax.set_ylabel(self.plot_label)
         return figure, ax

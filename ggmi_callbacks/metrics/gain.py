@@ -19,7 +19,8 @@ class Gain(Metric):
     As input to ``forward`` and ``update`` the metric accepts
 
     - ``gain`` (:class:`~torch.Tensor`): gains in nats, [n]; NaN where a sample was not scored
-    - ``source`` (:class:`~torch.Tensor`, optional): code of each sample's source in ``[0, num_sources)``, long, [n]
+    - ``source`` (:class:`~torch.Tensor`, optional): code of each sample's source in ``[0, num_sources)``,
+      long, [n]
     - ``weight`` (:class:`~torch.Tensor`, optional): its weight in the loss, [n]; zero means dropped
 
     As output of ``compute`` the metric returns the mean gain, a 0-dim tensor (NaN if nothing was scored).
@@ -70,9 +71,7 @@ class Gain(Metric):
             ("total", value),
             ("squares", value.square()),
         ):
-            setattr(
-                self, name, getattr(self, name).index_add(0, source, amount.to(getattr(self, name).dtype))
-            )
+            setattr(self, name, getattr(self, name).index_add(0, source, amount.to(getattr(self, name).dtype)))
 
     def compute(self) -> Tensor:
         """Mean gain of all scored samples."""
@@ -82,8 +81,9 @@ class Gain(Metric):
         """Return the states and what follows from them.
 
         Returns:
-            ``mean``, ``low``, ``high`` (95 % normal interval), over all sources; ``gain`` and ``kept`` (share of the
-            samples seen), per source [S]; ``coverage``, the share of the samples seen that were scored.
+            ``mean``, ``low``, ``high`` (95 % normal interval), over all sources; ``gain`` and ``kept`` (share
+            of the samples seen), per source [S]; ``coverage``, the share of the samples seen that were
+            scored.
 
         """
         n = self.scored.sum()

@@ -1,0 +1,140 @@
+r"""The paper's three panels: the mixture experiment over K, J and L, one number at a time, the others at two.
+
+A fourth sweep repeats the first with as many anchors as synthetic samples throughout: in the paper's the anchors grow
+with K (50 of each component) while the synthetic samples stay 200, so that K and the size of a sample change together.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ggmi_callbacks.verification.protocol import mixture_protocol
+
+PANELS = ("K", "J", "L", "K, anchors fixed")
+_BASE = 2  # the value of the numbers that a panel holds
+_COLUMNS = ("mean", "std", "standard_error", "median", "q10", "q90", "monte_carlo_error")
+
+
+@dataclass(frozen=True)
+class Design:
+    """Size of a verification; the defaults are the paper's, which has d = 2.
+
+    Attributes:
+        values: what K, J and L run over.
+        repeats: repetitions of each setting.
+        seed: the results are a function of it.
+        d: dimension.
+        anchors_per_component: anchors of each of the K components.
+        n_synthetic: synthetic samples.
+        draws: Monte Carlo draws from each mixture.
+        device: where to compute.
+    """
+
+    values: Sequence[int] = tuple(range(2, 16))
+    repeats: int = 100
+    seed: int = 0
+    d: int = 2
+    anchors_per_component: int = 50
+    n_synthetic: int = 200
+    draws: int = 2000
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one panel, with every quantity [repeats] that the experiment measured there."""
+
+    panel: str
+    value: int
+    sizes: dict[str, int]
+    result: dict[str, Tensor]
+
+
+def sweep(design: Design, *, progress: bool = True) -> list[Point]:
+    """Run every setting of every panel; settings run in parallel on a CPU, each on one thread.
+
+    Example:
+        >>> small = Design(values=(2, 3), repeats=2, anchors_per_component=20, n_synthetic=60, draws=100)
+        >>> [(point.panel, point.value) for point in sweep(small, progress=False)][:3]
+        [('K', 2), ('K', 3), ('J', 2)]
+    """
+    jobs = [(design, panel, value) for panel in PANELS for value in design.values]
+    workers = (os.cpu_count() or 1) if design.device == "cpu" else 1
+    with _one_thread_each(workers), ThreadPoolExecutor(workers, initializer=_one_thread) as pool:
+        bar = tqdm(total=len(jobs), desc="settings", disable=not progress)
+        points = []
+        for point in pool.map(_run, jobs):
+            points.append(point)
+            bar.update()
+        bar.close()
+    return points
+
+
+def _run(job: tuple[Design, str, int]) -> Point:
+    design, panel, value = job
+    counts = dict.fromkeys("KJL", _BASE) | {panel[0]: value}
+    fixed = panel == PANELS[-1]
+    sizes = {
+        **counts,
+        "d": design.d,
+        "n_anchor": design.n_synthetic if fixed else design.anchors_per_component * counts["K"],
+        "n_synthetic": design.n_synthetic,
+        "repeats": design.repeats,
+    }
+    # Every setting has its own stream, whatever else the sweep holds.
+    stream = ((design.seed * len(PANELS) + PANELS.index(panel)) << 16) + value
+    result = mixture_protocol(**sizes, seed=stream, draws=design.draws, device=design.device)
+    return Point(panel, value, sizes, {name: x.cpu() for name, x in result.items()})
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Parallel settings beat parallel operations here: the operations are short, and their threads wait for each other."""
+    before = torch.get_num_threads()
+    if workers > 1:
+        _one_thread()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def summarise(x: Tensor, error: Tensor | None = None) -> dict[str, float]:
+    """Mean, spread and quantiles over the repeats in which x is defined; ``error`` is its Monte Carlo error."""
+    x = x[~x.isnan()].double()
+    if len(x) == 0:
+        return dict.fromkeys(_COLUMNS, float("nan"))
+    std = x.std() if len(x) > 1 else x.new_tensor(float("nan"))
+    q10, median, q90 = x.quantile(x.new_tensor([0.1, 0.5, 0.9]))
+    monte_carlo = float("nan") if error is None else float(error.square().mean().sqrt())
+    numbers = (x.mean(), std, std / len(x) ** 0.5, median, q10, q90)
+    return dict(zip(_COLUMNS, (*map(float, numbers), monte_carlo), strict=True))
+
+
+def write_csv(points: Sequence[Point], path: Path) -> None:
+    """One row for each setting and quantity; all values are in nats except ``a_star``."""
+    head = ["panel", "value", *points[0].sizes, "quantity", *_COLUMNS]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, head, lineterminator="\n")
+        writer.writeheader()
+        for point in points:
+            for name, x in point.result.items():
+                if not name.endswith("_error"):
+                    row = summarise(x, point.result.get(f"{name}_error"))
+                    row = {key: f"{number:.6g}" for key, number in row.items()}
+                    setting = {"panel": point.panel, "value": point.value, **point.sizes}
+                    writer.writerow({**setting, "quantity": name, **row})

@@ -1,0 +1,78 @@
+"""The same job through either Hugging Face trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def tokenised(dataset, tokenizer):
+    def encode(row):
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        answer = [*tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id]
+        return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+    return dataset.map(encode, remove_columns=["prompt", "completion"])
+
+
+@pytest.fixture
+def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
+    """Build a trainer ("sft" or "trainer"), with a callback if ``policy`` is given; returns both."""
+
+    def make(kind: str, policy=None, *, model=None, train=None, callback=None, output=None, trainer_kwargs=None, **args):
+        model = model or make_model()
+        train = synthetic if train is None else train
+        settings = {
+            "output_dir": str(output or tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "report_to": "none",
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "seed": 3,
+            **args,
+        }
+        if kind == "sft":
+            from trl import SFTConfig, SFTTrainer
+
+            from ggmi_callbacks.integrations.trl import GGMICallback
+
+            trainer = SFTTrainer(
+                model,
+                args=SFTConfig(**{"bf16": False, "gradient_checkpointing": False, **settings}),
+                train_dataset=train,
+                processing_class=tokenizer,
+                **(trainer_kwargs or {}),
+            )
+            human = anchors
+        else:
+            from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+            from ggmi_callbacks.integrations.transformers import GGMICallback
+
+            trainer = Trainer(
+                model,
+                TrainingArguments(**settings),
+                train_dataset=tokenised(train, tokenizer) if "prompt" in train.column_names else train,
+                data_collator=DataCollatorForSeq2Seq(tokenizer),
+                **(trainer_kwargs or {}),
+            )
+            human = tokenised(anchors, tokenizer)
+        if policy is None:
+            return trainer, None
+        added = GGMICallback(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
+        trainer.add_callback(added)
+        return trainer, added
+
+    return make
+
+
+def losses(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])

@@ -1,0 +1,211 @@
+"""What holds for ``Trainer`` and ``SFTTrainer`` alike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Policy, Reweight, Scorer
+
+from .conftest import losses, weights
+
+BOTH = pytest.mark.parametrize("kind", ["sft", "trainer"])
+ACCUMULATION = pytest.mark.parametrize("accumulation", [1, 4])
+
+
+class Fixed(Policy):
+    """Weights by sample order, whatever the gain."""
+
+    def __init__(self, *values: float, drops: bool = False) -> None:
+        super().__init__()
+        self.values, self.drops = values, drops
+
+    def weigh(self, gain):
+        return torch.tensor(self.values, device=gain.device)[torch.arange(len(gain)) % len(self.values)]
+
+
+class EqualGains(Scorer):
+    def gain(self, inputs, layout):
+        return torch.full((layout.n,), 0.1)
+
+
+def gradients_of_first_step(trainer) -> torch.Tensor:
+    caught = []
+
+    class Catch(__import__("transformers").TrainerCallback):
+        def on_pre_optimizer_step(self, *args, model, **kwargs):
+            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+
+    trainer.add_callback(Catch())
+    trainer.train()
+    return caught[0]
+
+
+def handwritten_gradients(trainer, model, pattern, accumulation: int) -> torch.Tensor:
+    """sum_i w_i sum_t nll_it / N over the first ``accumulation`` micro-batches, N of all of them."""
+    iterator = iter(trainer.get_train_dataloader())
+    batches = [next(iterator) for _ in range(accumulation)]
+    total = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
+    loss = 0.0
+    for batch in batches:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        labels = batch["labels"][:, 1:]
+        nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100)
+        w = torch.tensor(pattern)[torch.arange(len(nll)) % len(pattern)]
+        loss = loss + (nll.sum(1) * w).sum() / total
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@BOTH
+@pytest.mark.parametrize("scorer", [LikelihoodScorer, GradientScorer, LookaheadScorer])
+def test_monitor_is_bit_equal_to_no_callback(kind, scorer, make_trainer, make_model):
+    settings = {"model": None, "num_train_epochs": 2}
+    plain, _ = make_trainer(kind, **{**settings, "model": make_model(attention_dropout=0.1)})
+    plain.train()
+    watched, callback = make_trainer(
+        kind,
+        Monitor(),
+        callback={"scorer": scorer(), "overhead": 0.9, "source": "source"},
+        **{**settings, "model": make_model(attention_dropout=0.1)},
+    )
+    watched.train()
+    assert losses(watched) == losses(plain)
+    assert torch.equal(weights(watched), weights(plain))
+    assert callback.results()["ggmi/coverage"] > 0.3
+
+
+@BOTH
+@ACCUMULATION
+def test_equal_gains_give_bit_equal_gradients(kind, accumulation, make_trainer):
+    args = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+    plain = gradients_of_first_step(make_trainer(kind, **args)[0])
+    trainer, callback = make_trainer(kind, Reweight(), callback={"scorer": EqualGains()}, **args)
+    assert torch.equal(gradients_of_first_step(trainer), plain)
+    assert set(callback.ledger.table["weight"].to_pylist()) == {1.0}
+
+
+@BOTH
+@ACCUMULATION
+@pytest.mark.parametrize("pattern", [(0.5, 2.0, 0.0, 1.25), (1.0, 0.0, 0.0, 1.0)])
+def test_weighted_gradients_equal_a_handwritten_weighted_loss(kind, accumulation, pattern, make_trainer, make_model):
+    args = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+    drops = set(pattern) == {0.0, 1.0}
+    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=drops), **args)
+    wanted = handwritten_gradients(make_trainer(kind, **args)[0], make_model(), pattern, accumulation)
+    got = gradients_of_first_step(trainer)
+    assert (got - wanted).norm() <= 1e-6 * wanted.norm()
+
+
+@BOTH
+def test_logged_loss_is_the_weighted_loss(kind, make_trainer):
+    plain, _ = make_trainer(kind, max_steps=1)
+    plain.train()
+    halved, _ = make_trainer(kind, Fixed(0.5), max_steps=1)
+    halved.train()
+    assert losses(halved)[0] == pytest.approx(losses(plain)[0] / 2, rel=1e-3)  # the log rounds to 4 digits
+
+
+@BOTH
+def test_an_emptied_batch_trains_on_nothing(kind, make_trainer, make_model):
+    trainer, callback = make_trainer(kind, Fixed(0.0, drops=True), max_steps=2)
+    trainer.train()
+    assert losses(trainer) == [0.0, 0.0]
+    assert torch.equal(weights(trainer), torch.cat([p.flatten() for p in make_model().parameters()]))
+    assert not any(callback.ledger.table["kept"].to_pylist())
+
+
+@BOTH
+def test_gain_tells_right_from_wrong_and_filter_drops_the_wrong(kind, make_trainer):
+    trainer, callback = make_trainer(
+        kind, Filter(keep=0.5), callback={"source": "source", "shadow_learning_rate": 1e-2, "shadow_epochs": 8}
+    )
+    trainer.train()
+    table = callback.ledger.to_dataset()
+    kept = {name: [r["kept"] for r in table if r["source"] == name] for name in ("right", "wrong")}
+    assert sum(kept["right"]) >= 14  # of 16; the first batches meet a short memory of gains
+    assert sum(kept["wrong"]) <= 4
+    assert len(table) == 32
+    assert sorted(table["id"]) == list(range(32))
+    right = {i for i, source in enumerate(trainer.train_dataset["source"]) if source == "right"}
+    assert {row["id"] for row in table if row["source"] == "right"} == right
+
+
+@BOTH
+def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "board"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENSORBOARD_LOGGING_DIR", str(folder))
+        trainer, callback = make_trainer(
+            kind, Filter(), callback={"source": "source"}, report_to="tensorboard", logging_steps=2
+        )
+        trainer.train()
+    keys = {key for entry in trainer.state.log_history for key in entry}
+    names = {
+        *("gain", "gain_low", "gain_high", "gain/right", "gain/wrong", "kept/right", "kept/wrong", "anchor_nll"),
+        *("synthetic_nll", "weight_information", "information_gain", "coverage", "overhead"),
+        *("ggmi", "anchor_information", "synthetic_information"),
+    }
+    assert {f"ggmi/{name}" for name in names} <= keys
+    board = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    assert {f"train/ggmi/{name}" for name in names} <= set(board)
+    results = callback.results()
+    assert results["ggmi/ggmi"] == pytest.approx(
+        results["ggmi/anchor_information"] - results["ggmi/synthetic_information"], abs=1e-3
+    )
+    assert "matrix" in results["estimators"]["information_gain"]
+
+
+@BOTH
+def test_evaluation_is_left_alone(kind, make_trainer):
+    plain, _ = make_trainer(kind)
+    wanted = plain.evaluate(plain.train_dataset)["eval_loss"]
+    trainer, callback = make_trainer(kind, Filter(keep=0.25))
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control)
+    assert trainer.evaluate(plain.train_dataset)["eval_loss"] == wanted
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == wanted
+
+
+@BOTH
+def test_resumed_run_is_bit_equal_to_one_never_stopped(kind, make_trainer, tmp_path):
+    args = {"save_strategy": "steps", "save_steps": 5, "num_train_epochs": 2, "logging_steps": 2}
+    callback = {"source": "source"}
+    whole, first = make_trainer(kind, Reweight(), callback=callback, output=tmp_path / "a", **args)
+    whole.train()
+    again, second = make_trainer(kind, Reweight(), callback=callback, output=tmp_path / "a", **args)
+    again.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
+    assert torch.equal(weights(again), weights(whole))
+    assert second.ledger.table.equals(first.ledger.table)
+    timed = {"ggmi/overhead", "shadow"}
+    results = [{k: v for k, v in c.results().items() if k not in timed} for c in (first, second)]
+    assert results[0] == results[1]
+
+
+@BOTH
+def test_a_second_train_starts_anew(kind, make_trainer):
+    trainer, callback = make_trainer(kind, Reweight(), max_steps=2)
+    trainer.train()
+    trainer.train()
+    assert set(callback.ledger.table["step"].to_pylist()) == {0, 1}
+
+
+@BOTH
+def test_callback_made_but_not_added_is_an_error(kind, make_trainer):
+    trainer, callback = make_trainer(kind, Monitor())
+    trainer.remove_callback(callback)
+    with pytest.raises(RuntimeError, match="add_callback"):
+        trainer.train()
+
+
+@BOTH
+def test_dropped_tensors_of_a_mean_reduced_loss_count(kind, make_trainer, make_model):
+    """A model that takes no loss kwargs averages over what is left; the weighted loss still divides by all."""
+    pattern = (1.0, 0.0, 1.0, 0.0)
+    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=True), max_grad_norm=0, max_steps=1)
+    trainer.model_accepts_loss_kwargs = False
+    wanted = handwritten_gradients(make_trainer(kind)[0], make_model(), pattern, 1)
+    got = gradients_of_first_step(trainer)
+    assert (got - wanted).norm() <= 1e-6 * wanted.norm()

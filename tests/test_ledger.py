@@ -1,0 +1,119 @@
+"""The ledger: one row for each sample that a step met, null where nothing was measured."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ggmi_callbacks import Ledger
+from ggmi_callbacks.ledger import SCHEMA
+
+NAN = float("nan")
+
+
+def filled(flush: bool = True) -> Ledger:
+    """Two steps: one scored and trained on in part, one neither."""
+    ledger = Ledger(["human", "model"])
+    nll = ledger.write(
+        3,
+        torch.tensor([10, 11, 2**40]),
+        torch.tensor([1, 0, 2]),
+        torch.tensor([0.5, NAN, -2.0]),
+        torch.tensor([1.0, 1.0, 0.0]),
+    )
+    nll[:2] = torch.tensor([7.5, 8.25])
+    ledger.write(4, torch.tensor([5]), torch.tensor([0]), torch.tensor([NAN]), torch.tensor([0.25]))
+    if flush:
+        ledger.flush()
+    return ledger
+
+
+ROWS = [
+    {"step": 3, "id": 10, "source": "model", "gain": 0.5, "weight": 1.0, "kept": True, "nll": 7.5},
+    {"step": 3, "id": 11, "source": "human", "gain": None, "weight": 1.0, "kept": True, "nll": 8.25},
+    {"step": 3, "id": 2**40, "source": None, "gain": -2.0, "weight": 0.0, "kept": False, "nll": None},
+    {"step": 4, "id": 5, "source": "human", "gain": None, "weight": 0.25, "kept": True, "nll": None},
+]
+
+
+def test_rows_are_what_was_written_and_null_where_nothing_was_measured() -> None:
+    ledger = filled()
+    assert ledger.table.to_pylist() == ROWS
+    assert len(ledger) == 4
+
+
+def test_rows_wait_for_the_flush() -> None:
+    ledger = filled(flush=False)
+    assert len(ledger) == 0
+    assert ledger.table.schema == SCHEMA
+    ledger.flush()
+    ledger.flush()
+    assert ledger.table.to_pylist() == ROWS
+
+
+def test_an_empty_ledger_has_all_columns() -> None:
+    ledger = Ledger()
+    assert ledger.flush() == []
+    assert ledger.table.column_names == ["step", "id", "source", "gain", "weight", "kept", "nll"]
+    assert ledger.to_dataset().column_names == ledger.table.column_names
+
+
+def test_a_flush_names_the_samples_whose_code_length_is_infinite() -> None:
+    ledger = Ledger()
+    ids = torch.tensor([4, 8, 15])
+    nll = ledger.write(0, ids, torch.zeros(3, dtype=torch.long), torch.zeros(3), torch.ones(3))
+    nll[:2] = torch.tensor([float("inf"), 3.0])  # the third was not measured
+    assert ledger.flush() == [4]
+    assert ledger.flush() == []
+
+
+def test_parquet_holds_the_table(tmp_path: Path) -> None:
+    ledger = filled()
+    ledger.to_parquet(tmp_path / "ledger.parquet")
+    assert pq.read_table(tmp_path / "ledger.parquet").equals(ledger.table)
+
+
+def test_a_data_set_holds_the_rows(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    data = filled().to_dataset()
+    assert isinstance(data, Dataset)
+    assert data.to_list() == ROWS
+    data.save_to_disk(tmp_path / "ledger")
+    assert Dataset.load_from_disk(str(tmp_path / "ledger")).to_list() == ROWS
+
+
+@pytest.mark.parametrize("flush", [True, False], ids=["flushed", "waiting"])
+def test_a_restart_has_every_row_once(flush: bool) -> None:
+    # Checkpoints may fall between two logging steps, when rows still wait.
+    saved = io.BytesIO()
+    torch.save(filled(flush).state_dict(), saved)
+    saved.seek(0)
+    resumed = Ledger()
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    resumed.write(5, torch.tensor([6]), torch.tensor([1]), torch.tensor([0.0]), torch.tensor([1.0]))
+    resumed.flush()
+    assert resumed.table.to_pylist() == [
+        *ROWS,
+        {"step": 5, "id": 6, "source": "model", "gain": 0.0, "weight": 1.0, "kept": True, "nll": None},
+    ]
+
+
+def test_saving_does_not_flush() -> None:
+    ledger = filled(flush=False)
+    ledger.state_dict()
+    assert len(ledger) == 0
+    ledger.flush()
+    assert ledger.table.to_pylist() == ROWS
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_gains_of_any_precision_are_written_as_they_are(dtype: torch.dtype) -> None:
+    ledger, gain = Ledger(), torch.tensor([0.1, -3.7]).to(dtype)
+    ledger.write(0, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.long), gain, torch.ones(2, dtype=dtype))
+    ledger.flush()
+    assert ledger.table["gain"].to_pylist() == gain.double().tolist()
