@@ -88,6 +88,7 @@ class GainEngine:
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
+        self.budget = Budget(self.overhead, self.device)
         self.step = 0
         self.first_epoch = True
         """Whether samples are met for the first time, so that their NLL is a prequential code length."""
@@ -107,7 +108,7 @@ class GainEngine:
 
     def prepare(self) -> None:
         """Train the shadow, once; call it when the model is on its device and before the first step."""
-        self.budget = Budget(self.overhead, self.device)
+        self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.anchors = [_to(batch, self.device) for batch in self.anchors]
         self._codes = self._codes.to(self.device) if self._codes is not None else None
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)

@@ -9,6 +9,7 @@ The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,7 +184,7 @@ class Recorder:
     def _publish(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Bring ``values`` to the host at once; what was not measured is left out."""
         numbers = torch.stack([v.double().cpu() for v in values.values()]).tolist()
-        logs = {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if v == v}
+        logs = {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if math.isfinite(v)}
         self.latest.update(logs)
         return logs
 

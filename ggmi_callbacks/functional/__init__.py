@@ -17,6 +17,12 @@ from ggmi_callbacks.functional.closed_forms import (
     noisy_mean_information,
     table_information_gain,
 )
+from ggmi_callbacks.functional.divergence import (
+    DivergenceTerms,
+    divergence_bound,
+    divergence_terms,
+    total_variation_lower_bound,
+)
 from ggmi_callbacks.functional.ggmi import GGMITerms, ggmi, ggmi_terms
 from ggmi_callbacks.functional.information_gain import (
     cross_entropy_upper_bound,
@@ -32,12 +38,15 @@ from ggmi_callbacks.functional.weight_information import (
 )
 
 __all__ = [
+    "DivergenceTerms",
     "GGMITerms",
     "GGMIUpperBoundTerms",
     "GaussianWeightInformation",
     "Interval",
     "bootstrap_interval",
     "cross_entropy_upper_bound",
+    "divergence_bound",
+    "divergence_terms",
     "error_rate_information",
     "gaussian_channel_information_gain",
     "gaussian_ggmi",
@@ -57,5 +66,6 @@ __all__ = [
     "prompt_information_upper_bound",
     "sampling_log_probs",
     "table_information_gain",
+    "total_variation_lower_bound",
     "weight_information",
 ]

@@ -40,6 +40,18 @@ class GGMIUpperBoundTerms(NamedTuple):
     a_star: Tensor
 
 
+def check_parameter(a: float) -> None:
+    """Refuse a negative parameter of the theorem."""
+    if a < 0:
+        raise ValueError(f"Expected argument `a` to be at least 0 but got {a}; a = 0 is the bound to report.")
+
+
+def best_parameter(gain: Tensor, anchor_given_weights: Tensor) -> Tensor:
+    """a* = (dI + dH) / H(S_anchor | W), at which the bound is GGMI itself; NaN where there is none."""
+    exists = (anchor_given_weights > 0) & (gain >= 0)
+    return torch.where(exists, gain / anchor_given_weights, torch.nan)
+
+
 def ggmi_upper_bound(
     information_gain: Tensor,
     anchor_entropy: Tensor,
@@ -128,18 +140,18 @@ def ggmi_upper_bound_terms(
         >>> float(bound), float(ggmi), float(slack), float(a_star)
         (6.0, 2.0, 4.0, 0.5)
     """
-    if a < 0 or (a > 0 and anchor_given_weights is None):
+    check_parameter(a)
+    if a > 0 and anchor_given_weights is None:
         raise ValueError(
-            f"Expected argument `a` to be at least 0, and 0 without `anchor_given_weights`, but got {a}; "
-            "pass the code length of the anchors under W."
+            f"Expected argument `anchor_given_weights` because a = {a} weighs it but got None; pass the code length "
+            "of the anchors under W."
         )
     dh = anchor_entropy - synthetic_entropy
     ggmi = dh + synthetic_given_weights - anchor_given_anchor_weights
     slack = information_gain + dh
     a_star = torch.full_like(slack, torch.nan)
     if anchor_given_weights is not None:
-        exists = (anchor_given_weights > 0) & (slack >= 0)
-        a_star = torch.where(exists, slack / anchor_given_weights, a_star)
+        a_star = best_parameter(slack, anchor_given_weights)
         slack = slack - a * anchor_given_weights
     return GGMIUpperBoundTerms(ggmi + slack, ggmi, slack, a_star)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ggmi_callbacks.functional._checks import check_positive
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like
 
-_FOLDS = 5
+FOLDS = 5
 _LANDMARKS = 512
 _RIDGE = 1e-2
 
@@ -40,7 +40,7 @@ class DivergenceTerms(NamedTuple):
     real_synthetic: Tensor | Interval
 
 
-def _shuffled(x: Tensor) -> Tensor:
+def shuffled(x: Tensor) -> Tensor:
     """The rows in a pseudo-random order that depends on their contents alone.
 
     So folds, and with them the estimate, do not depend on the order in which samples came, in which batch or rank.
@@ -59,32 +59,38 @@ def _kernel(x: Tensor, landmarks: Tensor, bandwidth: Tensor) -> Tensor:
     return (-0.5 * (torch.cdist(x, landmarks) / bandwidth).square()).exp()
 
 
+def _features(x: Tensor, landmarks: Tensor, bandwidth: Tensor) -> Tensor:
+    """Kernel values and a constant, [n, m + 1]: the constant lets a wide cloud around a narrow one be seen."""
+    return torch.nn.functional.pad(_kernel(x, landmarks, bandwidth), (0, 1), value=1.0)
+
+
 def _classify(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
     """Scores of ``test``, positive for class ``x``: balanced kernel ridge regression on at most 512 landmarks."""
     share = _LANDMARKS // 2
     landmarks = torch.cat((x[:share], y[:share]))
     distances = torch.pdist(landmarks)
     bandwidth = distances.median().clamp_min(torch.finfo(x.dtype).tiny)
-    features = _kernel(torch.cat((x, y)), landmarks, bandwidth)  # [n, m]
+    features = _features(torch.cat((x, y)), landmarks, bandwidth)
     weight = torch.cat((x.new_full((len(x),), 0.5 / len(x)), y.new_full((len(y),), -0.5 / len(y))))
     gram = features.mT @ (weight.abs()[:, None] * features)
-    ridge = _RIDGE * _kernel(landmarks, landmarks, bandwidth)
-    jitter = 1e-10 * torch.eye(len(landmarks), dtype=x.dtype, device=x.device)
+    ridge = torch.nn.functional.pad(_RIDGE * _kernel(landmarks, landmarks, bandwidth), (0, 1, 0, 1))
+    jitter = 1e-10 * torch.eye(len(gram), dtype=x.dtype, device=x.device)  # equal landmarks are no fault
     coefficients = torch.linalg.solve(gram + ridge + jitter, features.mT @ weight)
-    return _kernel(test, landmarks, bandwidth) @ coefficients
+    return _features(test, landmarks, bandwidth) @ coefficients
 
 
 def _accuracies(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Held-out accuracy on either class, every sample judged by a classifier that has not seen its fold."""
-    x, y = _shuffled(x), _shuffled(y)
-    folds = [torch.arange(len(z), device=z.device) % _FOLDS for z in (x, y)]
-    hits = [x.new_zeros(()), x.new_zeros(())]
-    for fold in range(_FOLDS):
-        seen = [z[of != fold] for z, of in zip((x, y), folds, strict=True)]
-        for side, (z, of, sign) in enumerate(zip((x, y), folds, (1.0, -1.0), strict=True)):
-            score = sign * _classify(seen[0], seen[1], z[of == fold])
-            hits[side] = hits[side] + (score.sign().sum() + len(score)) / 2  # a tie is half a hit
-    return hits[0] / len(x), hits[1] / len(y)
+    x, y = shuffled(x), shuffled(y)
+    in_fold = [torch.arange(len(z), device=z.device) % FOLDS for z in (x, y)]
+    p, q = x.new_zeros(()), x.new_zeros(())
+    for fold in range(FOLDS):
+        test_x, test_y = (z[of == fold] for z, of in zip((x, y), in_fold, strict=True))
+        train_x, train_y = (z[of != fold] for z, of in zip((x, y), in_fold, strict=True))
+        said = _classify(train_x, train_y, torch.cat((test_x, test_y))).sign()
+        p = p + (1 + said[: len(test_x)]).sum() / 2  # a tie is half a hit
+        q = q + (1 - said[len(test_x) :]).sum() / 2
+    return p / len(x), q / len(y)
 
 
 def _wilson(share: Tensor, n: int, quantile: float) -> tuple[Tensor, Tensor]:
@@ -93,6 +99,16 @@ def _wilson(share: Tensor, n: int, quantile: float) -> tuple[Tensor, Tensor]:
     centre = (share + quantile**2 / (2 * n)) / scale
     half = quantile / scale * (share * (1 - share) / n + quantile**2 / (4 * n**2)).sqrt()
     return centre - half, centre + half
+
+
+def add(first: Tensor | Interval, second: Tensor | Interval, constant: float) -> Tensor | Interval:
+    """constant * (first + second); the half-widths of independent intervals add in squares."""
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return constant * (first + second)  # type: ignore[operator]
+    value = first.value + second.value
+    low = ((first.value - first.low).square() + (second.value - second.low).square()).sqrt()
+    high = ((first.high - first.value).square() + (second.high - second.value).square()).sqrt()
+    return Interval(constant * value, constant * (value - low), constant * (value + high))
 
 
 def total_variation_lower_bound(x: Tensor, y: Tensor, *, confidence: float | None = None) -> Tensor | Interval:
@@ -131,9 +147,9 @@ def total_variation_lower_bound(x: Tensor, y: Tensor, *, confidence: float | Non
     """
     check_confidence(confidence)
     for name, z in (("x", x), ("y", y)):
-        if z.ndim != 2 or len(z) < _FOLDS or z.shape[1:] != x.shape[1:]:
+        if z.ndim != 2 or len(z) < FOLDS or z.shape[1:] != x.shape[1:]:
             raise ValueError(
-                f"Expected argument `{name}` to have shape [n, d] with n >= {_FOLDS} and the same d in both but got "
+                f"Expected argument `{name}` to have shape [n, d] with n >= {FOLDS} and the same d in both but got "
                 f"{list(z.shape)}; embed the samples of both sets with one model."
             )
     p, q = _accuracies(x.double(), y.double())
@@ -176,7 +192,7 @@ def divergence_terms(
     first = total_variation_lower_bound(real, generated, confidence=confidence)
     second = total_variation_lower_bound(generated, synthetic, confidence=confidence)
     direct = total_variation_lower_bound(real, synthetic, confidence=confidence)
-    return DivergenceTerms(_add(first, second, constant), first, second, direct)
+    return DivergenceTerms(add(first, second, constant), first, second, direct)
 
 
 def divergence_bound(
@@ -214,13 +230,3 @@ def divergence_bound(
         tensor(2.)
     """
     return divergence_terms(real, generated, synthetic, constant=constant, confidence=confidence).bound
-
-
-def _add(first: Tensor | Interval, second: Tensor | Interval, constant: float) -> Tensor | Interval:
-    """constant * (first + second); the half-widths of independent intervals add in squares."""
-    if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return constant * (first + second)  # type: ignore[operator]
-    value = first.value + second.value
-    low = ((first.value - first.low).square() + (second.value - second.low).square()).sqrt()
-    high = ((first.high - first.value).square() + (second.high - second.value).square()).sqrt()
-    return Interval(constant * value, constant * (value - low), constant * (value + high))

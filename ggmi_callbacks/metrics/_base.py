@@ -68,6 +68,11 @@ class InformationMetric(Metric):
         Raises:
             NotImplementedError: Where the states hold no data to build a null control from.
         """
+        with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
+            return self._finish(self._null_control(seed))
+
+    def _null_control(self, seed: int) -> Value:
+        """The null control from synchronised states; overridden where there is one."""
         raise NotImplementedError(
             f"{type(self).__name__} has no null control: nothing it keeps can be shuffled to make the truth zero."
         )

@@ -1,17 +1,15 @@
 """Mean gain of the samples seen, with an interval, per source."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-_NORMAL_95 = 1.959963984540054
+from ggmi_callbacks.functional._interval import Interval, mean_and_variance, t_interval
+from ggmi_callbacks.metrics._base import InformationMetric, Value
 
 
-class Gain(Metric):
+class Gain(InformationMetric):
     r"""Mean gain in nats per sample, :math:`\bar g = \frac{1}{n} \sum_i gain(z_i)`, over batches and ranks.
 
     Streaming: sums, sums of squares and counts per source; memory does not grow.
@@ -23,10 +21,12 @@ class Gain(Metric):
       long, [n]
     - ``weight`` (:class:`~torch.Tensor`, optional): its weight in the loss, [n]; zero means dropped
 
-    As output of ``compute`` the metric returns the mean gain, a 0-dim tensor (NaN if nothing was scored).
+    As output of ``compute`` the metric returns the mean gain, a 0-dim tensor (NaN if nothing was scored), or an
+    :class:`~ggmi_callbacks.functional.Interval` with ``confidence``.
 
     Args:
         num_sources: number of sources told apart.
+        confidence: level of a Student-t interval over samples, or None.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Example:
@@ -40,9 +40,9 @@ class Gain(Metric):
 
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
+    plot_label = "gain (nats per sample)"
+    plot_reference = 0.0
 
     seen: Tensor
     kept: Tensor
@@ -50,8 +50,8 @@ class Gain(Metric):
     total: Tensor
     squares: Tensor
 
-    def __init__(self, num_sources: int = 1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, num_sources: int = 1, *, confidence: float | None = None, **kwargs: Any) -> None:
+        super().__init__(confidence=confidence, validate_args=False, **kwargs)  # NaN has a meaning here
         if num_sources < 1:
             raise ValueError(f"`num_sources` must be at least 1, got {num_sources}.")
         for name in ("seen", "kept", "scored", "total", "squares"):
@@ -61,7 +61,8 @@ class Gain(Metric):
         """Add a batch."""
         if gain.dim() != 1:
             raise ValueError(f"`gain` must have shape [n], got {tuple(gain.shape)}.")
-        value, scored = gain.double().nan_to_num(0.0), ~gain.isnan()
+        scored = ~gain.isnan()
+        value = torch.where(scored, gain.double(), 0.0)
         source = torch.zeros_like(gain, dtype=torch.long) if source is None else source
         kept = torch.ones_like(value) if weight is None else (weight > 0).double()
         for name, amount in (
@@ -71,29 +72,34 @@ class Gain(Metric):
             ("total", value),
             ("squares", value.square()),
         ):
-            setattr(self, name, getattr(self, name).index_add(0, source, amount.to(getattr(self, name).dtype)))
+            setattr(self, name, getattr(self, name).double().index_add(0, source, amount))
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Value:
         """Mean gain of all scored samples."""
-        return (self.total.sum() / self.scored.sum()).float()
+        return self._finish(self._mean() if self.confidence is None else self._interval(self.confidence))
 
     def summary(self) -> dict[str, Tensor]:
         """Return the states and what follows from them.
 
         Returns:
-            ``mean``, ``low``, ``high`` (95 % normal interval), over all sources; ``gain`` and ``kept`` (share
-            of the samples seen), per source [S]; ``coverage``, the share of the samples seen that were
-            scored.
+            ``mean``, ``low``, ``high`` (95 % Student-t interval), over all sources; ``gain`` and ``kept`` (share of
+            the samples seen), per source [S]; ``coverage``, the share of the samples seen that were scored.
 
         """
-        n = self.scored.sum()
-        mean = self.total.sum() / n
-        error = ((self.squares.sum() / n - mean.square()).clamp_min(0) / (n - 1)).sqrt() * _NORMAL_95
+        mean, low, high = self._interval(0.95)
         return {
             "mean": mean.float(),
-            "low": (mean - error).float(),
-            "high": (mean + error).float(),
+            "low": low.float(),
+            "high": high.float(),
             "gain": (self.total / self.scored).float(),
             "kept": (self.kept / self.seen).float(),
-            "coverage": (n / self.seen.sum()).float(),
+            "coverage": (self.scored.sum() / self.seen.sum()).float(),
         }
+
+    def _mean(self) -> Tensor:
+        return self.total.double().sum() / self.scored.double().sum()
+
+    def _interval(self, confidence: float) -> Interval:
+        sums = torch.stack([state.double().sum() for state in (self.scored, self.total, self.squares)])
+        mean, variance = mean_and_variance(sums)
+        return t_interval(mean, variance, sums[0] - 1, confidence)

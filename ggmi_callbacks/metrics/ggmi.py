@@ -169,14 +169,8 @@ class GGMI(InformationMetric):
             totals = (self.anchor_total, self.synthetic_total)
             return _ggmi_terms(states, self.tokens, self.estimator, totals, self.confidence)
 
-    def null_control(self, seed: int = 0) -> Value:
-        """The same estimate with the coin of every pair of twins tossed anew: both terms are truly zero.
-
-        Raises:
-            NotImplementedError: For the mixture, whose null control is two samples of one set instead.
-        """
+    def _null_control(self, seed: int) -> Value:
+        """Toss the coins of all twins anew. Code lengths of a mixture hold nothing to shuffle."""
         if self.estimator == "mixture":
-            return super().null_control(seed)
-        return self._finish(
-            self._estimate((relabel(self.anchor_lengths, seed), relabel(self.synthetic_lengths, seed + 1)))
-        )
+            return super()._null_control(seed)
+        return self._estimate((relabel(self.anchor_lengths, seed), relabel(self.synthetic_lengths, seed + 1)))

@@ -90,7 +90,7 @@ class WeightInformation(InformationMetric):
     """
 
     is_differentiable = DifferentiableMixture()
-    higher_is_better = None
+    higher_is_better: bool | None = None
     full_state_update = False
     plot_label = "weight information $I(S; W)$ (nats)"
 
@@ -126,13 +126,8 @@ class WeightInformation(InformationMetric):
     def _estimate(self, state: Tensor) -> Value:
         return _weight_information_compute(state, self.estimator, self.total, self.confidence)
 
-    def null_control(self, seed: int = 0) -> Value:
-        """The same estimate with the coin of every pair of twins tossed anew; the truth is zero.
-
-        Raises:
-            NotImplementedError: For the mixture: code lengths that training did not shorten are no shuffle of
-            these.
-        """
+    def _null_control(self, seed: int) -> Value:
+        """Toss the coin of every pair of twins anew. Code lengths of a mixture hold nothing to shuffle."""
         if self.estimator == "mixture":
-            return super().null_control(seed)
-        return self._finish(self._estimate(relabel(self.code_lengths, seed)))
+            return super()._null_control(seed)
+        return self._estimate(relabel(self.code_lengths, seed))

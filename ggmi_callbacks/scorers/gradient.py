@@ -51,7 +51,7 @@ class AnchorGradient(Scorer):
         for name, value in (("layers", layers), ("every", every), ("anchor_batches", anchor_batches)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if learning_rate <= 0:
+        if not learning_rate > 0:
             raise ValueError(f"`learning_rate` must be positive, got {learning_rate}.")
         self.learning_rate, self.layers = learning_rate, layers
         self.every, self.anchor_batches = every, anchor_batches
@@ -94,7 +94,13 @@ class GradientScorer(AnchorGradient):
         # Fused attention kernels have no forward mode; the plain one has.
         with torch.no_grad(), probe.quiet(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             dual = {k: forward_ad.make_dual(trainable[k].detach(), g) for k, g in self._direction.items()}
-            log_probs = probe.task.plain_log_probs(_Overridden(probe.model, dual), inputs)
+            try:
+                log_probs = probe.task.plain_log_probs(_Overridden(probe.model, dual), inputs)
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"{type(probe.model).__name__} runs an operation without forward-mode differentiation "
+                    f"({str(error).splitlines()[0]}): use `LookaheadScorer`, which needs none."
+                ) from error
             slope = forward_ad.unpack_dual(log_probs).tangent
             return self.learning_rate * layout.total(slope)
 
@@ -111,7 +117,7 @@ class LookaheadScorer(AnchorGradient):
 
     def __init__(self, relative_step: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if relative_step <= 0:
+        if not relative_step > 0:
             raise ValueError(f"`relative_step` must be positive, got {relative_step}.")
         self.relative_step = relative_step
 

@@ -1,0 +1,28 @@
+"""The paper's verification on Gaussian mixtures, done with sound estimators, and one on language models."""
+
+from ggmi_callbacks.verification.divergence import Divergences, Estimate, divergences, entropy, histogram_kl
+from ggmi_callbacks.verification.gaussian import GaussianWorld, gaussian_protocol
+from ggmi_callbacks.verification.mixtures import Mixture, expectation_maximisation, fit
+from ggmi_callbacks.verification.protocol import World, draw_world, mixture_protocol
+from ggmi_callbacks.verification.study import verify
+from ggmi_callbacks.verification.sweep import Design, Point, sweep
+
+__all__ = [
+    "Design",
+    "Divergences",
+    "Estimate",
+    "GaussianWorld",
+    "Mixture",
+    "Point",
+    "World",
+    "divergences",
+    "draw_world",
+    "entropy",
+    "expectation_maximisation",
+    "fit",
+    "gaussian_protocol",
+    "histogram_kl",
+    "mixture_protocol",
+    "sweep",
+    "verify",
+]

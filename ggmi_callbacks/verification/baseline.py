@@ -7,6 +7,7 @@ for one repeat of one setting. It is re-created from its description, with valid
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 from ggmi_callbacks.verification.mixtures import Mixture, fit
 from ggmi_callbacks.verification.protocol import World, draw_world
-from ggmi_callbacks.verification.sweep import Design
+from ggmi_callbacks.verification.sweep import Design, one_thread
 
 _ROUNDS, _SAMPLES, _BINS = 100, 1000, 50
 
@@ -42,52 +44,56 @@ class Timing:
 
     def __str__(self) -> str:
         lines = [
-            f"Seconds per repeat ({self.subsample}):",
-            f"  both fits        {self.our_fits:.5f} batched, {self.scikit_learn_fits:.5f} by a scikit-learn loop: "
-            f"{self.scikit_learn_fits / self.our_fits:.0f} times as fast",
-            f"  a whole call     {self.our_call:.5f} with every quantity (wall clock of the sweep)",
+            f"Seconds per repeat, on one thread ({self.subsample}):",
+            f"  both fits       {self.our_fits:.5f} batched, {self.scikit_learn_fits:.5f} by a scikit-learn loop: "
+            f"{self.scikit_learn_fits / self.our_fits:.0f} times as long",
+            f"  a whole call    {self.our_call:.5f} with every quantity here, all settings, wall clock on every core",
         ]
-        if self.published_call == self.published_call:
+        if not math.isnan(self.published_call):
             lines.append(
-                f"  published call   {self.published_call:.5f}, one gap by histograms: "
+                f"                  {self.published_call:.5f} by the published procedure, one gap by histograms: "
                 f"{self.published_call / self.our_call:.0f} times as long"
             )
         return "\n".join(lines)
 
 
-def time_baselines(design: Design, our_call: float, *, fits: int = 10, calls: int = 1) -> Timing:
-    """Time both baselines on the middle value of each of the panels K, J and L.
+def time_baselines(design: Design, our_call: float, *, panels: str = "KJL", fits: int = 10) -> Timing:
+    """Time both baselines, one after the other, on the middle value of each of the panels named.
 
     Args:
         design: the sweep that ``our_call`` comes from.
         our_call: its seconds for each repeat of each setting.
-        fits: repeats of a setting that scikit-learn fits.
-        calls: calls of the published procedure for each setting (d = 2 only).
+        panels: which of K, J and L.
+        fits: repeats of a setting that scikit-learn fits; the published procedure is called once for each setting.
     """
-    middle = design.values[len(design.values) // 2]
-    ours, theirs, published = [], [], []
-    for panel in "KJL":
-        counts = dict.fromkeys("KJL", 2) | {panel: middle}
-        rng = torch.Generator().manual_seed(design.seed)
-        sizes = (design.d, design.anchors_per_component * counts["K"], design.n_synthetic, design.repeats)
-        world = draw_world(counts["K"], counts["J"], counts["L"], *sizes, rng)
-        start = time.perf_counter()
-        fit(world.anchors, counts["K"], rng), fit(world.synthetic, sum(counts.values()), rng)
-        ours.append((time.perf_counter() - start) / design.repeats)
-        few = min(fits, design.repeats)
-        start = time.perf_counter()
-        for i in range(few):
-            _scikit_learn_fits(world, i, counts["K"])
-        theirs.append((time.perf_counter() - start) / few)
-        start = time.perf_counter()
-        for i in range(calls if design.d == 2 else 0):
-            published_gap(world, i, counts["K"], np.random.default_rng(design.seed + i))
-        published.append((time.perf_counter() - start) / max(calls, 1) if design.d == 2 else float("nan"))
+    middle, few = design.values[len(design.values) // 2], min(fits, design.repeats)
+    with one_thread(), threadpool_limits(1):
+        seconds = np.mean([_time_setting(design, panel, middle, few) for panel in panels], axis=0)
     subsample = (
-        f"K, J and L = {middle} in turn; ours {design.repeats} repeats each, scikit-learn {few}, "
-        f"published {calls if design.d == 2 else 0}"
+        f"{', '.join(panels)} = {middle} in turn: {design.repeats} repeats of ours, {few} of scikit-learn's, "
+        f"{int(design.d == 2)} of the published"
     )
-    return Timing(subsample, *(float(np.mean(x)) for x in (ours, theirs)), our_call, float(np.mean(published)))
+    ours, theirs, published = map(float, seconds)
+    return Timing(subsample, ours, theirs, our_call, published)
+
+
+def _time_setting(design: Design, panel: str, value: int, few: int) -> tuple[float, float, float]:
+    """Seconds per repeat of our fits, scikit-learn's fits and the published procedure."""
+    counts = dict.fromkeys("KJL", 2) | {panel: value}
+    K, rng = counts["K"], torch.Generator().manual_seed(design.seed)
+    sizes = (design.d, design.anchors_per_component * K, design.n_synthetic, design.repeats)
+    world = draw_world(*counts.values(), *sizes, rng)
+    clock = [time.perf_counter()]
+    for x, components in ((world.anchors, K), (world.synthetic, sum(counts.values()))):
+        fit(x, components, rng)
+    clock.append(time.perf_counter())
+    for i in range(few):
+        _scikit_learn_fits(world, i, K)
+    clock.append(time.perf_counter())
+    if design.d == 2:
+        published_gap(world, 0, K, np.random.default_rng(design.seed))
+    clock.append(time.perf_counter() if design.d == 2 else math.nan)
+    return (clock[1] - clock[0]) / design.repeats, (clock[2] - clock[1]) / few, clock[3] - clock[2]
 
 
 def _scikit_learn_fits(world: World, repeat: int, K: int) -> tuple[GaussianMixture, GaussianMixture]:
@@ -104,7 +110,7 @@ def published_gap(world: World, repeat: int, K: int, rng: np.random.Generator) -
     truth = _as_scikit_learn(world.truth, repeat)
     anchor, synthetic = _scikit_learn_fits(world, repeat, K)
     for mixture in (truth, anchor, synthetic):
-        mixture.random_state = np.random.RandomState(rng.integers(2**31))  # noqa: NPY002 - the type it asks for
+        mixture.random_state = np.random.RandomState(rng.integers(2**31))
     gap = 0.0
     for _ in range(_ROUNDS):
         target = truth.sample(_SAMPLES)[0]

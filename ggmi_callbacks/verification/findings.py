@@ -6,19 +6,20 @@ Rank correlations throughout (Spearman's): some quantities have tails so heavy t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from ggmi_callbacks.functional import Interval, mean_interval
-from ggmi_callbacks.verification.gaussian import GaussianWorld, gaussian_protocol
-from ggmi_callbacks.verification.sweep import PANELS, Point
+from ggmi_callbacks.verification.sweep import GAUSSIAN, PANELS, Point
 
 GAPS = ("histogram_own_gap", "histogram_shared_gap", "forward_gap", "reverse_gap", "jensen_shannon_gap")
 GGMI = ("ggmi_mixture", "ggmi_loss_difference")
-CLAIMS = {"K": "falls", "J": "rises", "L": "falls"}  # the paper's
+ERROR = "generalisation_gap_difference"
+CLAIMS = {"K": "falls", "J": "rises", "L": "falls"}  # the paper's, of the gap
 _NORMAL = 1.959964
 
 
@@ -27,8 +28,8 @@ class Trend(NamedTuple):
 
     panel: str
     quantity: str
-    first: float
-    last: float
+    first: float  # median at the least value of the number
+    last: float  # median at the greatest
     correlation: Interval
 
     @property
@@ -48,36 +49,86 @@ class Tracking(NamedTuple):
     within: Interval
 
 
-def rank_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman's correlation of two vectors (without ties).
+def correlation(x: Tensor, y: Tensor) -> Interval:
+    """Spearman's rank correlation of two vectors with its 95 % interval (Bonett and Wright 2000).
 
     Example:
         >>> import torch
-        >>> rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 8.0, 27.0, 64.0]))
-        tensor(1.)
+        >>> value, low, high = correlation(torch.arange(50.0), torch.arange(50.0).exp())
+        >>> f"{value:.2f} above {low:.2f}"
+        '1.00 above 1.00'
     """
-    ranks = torch.stack([x.argsort().argsort(), y.argsort().argsort()]).to(x.dtype)
-    return torch.corrcoef(ranks)[0, 1]
-
-
-def correlation_interval(r: Tensor, n: int) -> Interval:
-    """95 % interval of a rank correlation of n pairs, by Fisher's transform (Bonett and Wright 2000)."""
-    half = _NORMAL * math.sqrt((1 + float(r) ** 2 / 2) / max(n - 3, 1))
-    z = torch.atanh(r.clamp(-1 + 1e-9, 1 - 1e-9))
-    return Interval(r, torch.tanh(z - half), torch.tanh(z + half))
+    r = torch.tensor(float(spearmanr(x.numpy(), y.numpy()).statistic)).clamp(-1 + 1e-6, 1 - 1e-6)
+    half = _NORMAL * math.sqrt((1 + float(r) ** 2 / 2) / max(len(x) - 3, 1))
+    return Interval(r, torch.tanh(torch.atanh(r) - half), torch.tanh(torch.atanh(r) + half))
 
 
 def trends(points: Sequence[Point]) -> list[Trend]:
-    """The trend of every gap and every GGMI in every panel."""
+    """The trend of every gap, both estimates of GGMI and the generalisation gaps, in every panel."""
     result = []
     for panel in PANELS:
         chosen = [point for point in points if point.panel == panel]
-        for name in (*GAPS, *GGMI, "generalisation_gap_difference"):
-            if name not in chosen[0].result:  # histograms, where d is not 2
-                continue
-            values = torch.cat([point.result[name] for point in chosen])
-            number = torch.cat([torch.full_like(point.result[name], point.value) for point in chosen])
-            r = _midrank_correlation(number, values)
-            first, last = (float(chosen[i].result[name].median()) for i in (0, -1))
-            result.append(Trend(panel, name, first, last, correlation_interval(r, len(values))))
+        for name in (*GAPS, *GGMI, ERROR):
+            if name in chosen[0].result:  # histograms are in two dimensions only
+                values = torch.cat([point.result[name] for point in chosen])
+                number = torch.cat([torch.full_like(point.result[name], point.value) for point in chosen])
+                first, last = (float(chosen[i].result[name].median()) for i in (0, -1))
+                result.append(Trend(panel, name, first, last, correlation(number, values)))
     return result
+
+
+def tracking(points: Sequence[Point]) -> list[Tracking]:
+    """Does GGMI go with the gaps between divergences, and with the one it is made for, of generalisation?"""
+    chosen = [point for point in points if point.panel in CLAIMS]
+    result = []
+    for ggmi in GGMI:
+        for gap in ("forward_gap", "reverse_gap", "jensen_shannon_gap", ERROR):
+            pairs = [(point.result[ggmi], point.result[gap]) for point in chosen]
+            medians = torch.tensor([[x.median(), y.median()] for x, y in pairs])
+            inside = torch.stack([correlation(x, y).value for x, y in pairs])
+            result.append(Tracking(ggmi, gap, correlation(*medians.unbind(1)), mean_interval(inside, 0.95)))
+    return result
+
+
+def gaussian_tracking(points: Sequence[Point]) -> dict[str, Interval]:
+    """The same in the Gaussian worlds, between exact values (and of each estimate with its exact value)."""
+    results = [point.result for point in points if point.panel == GAUSSIAN]
+
+    def across(x: str, y: str) -> Interval:
+        return correlation(*(torch.stack([result[name].mean() for result in results]) for name in (x, y)))
+
+    return {
+        "mixture estimate, its closed form": across("ggmi_mixture", "ggmi_mixture_exact"),
+        "loss-difference estimate, closed form given the laws": across("ggmi_loss_difference", "ggmi_given_exact"),
+        "closed form given the laws, generalisation gaps": across("ggmi_given_exact", f"{ERROR}_exact"),
+        "closed form given the laws, KL gap": across("ggmi_given_exact", "kl_gap_exact"),
+        "closed form with anchors random, KL gap": across("ggmi_exact", "kl_gap_exact"),
+        "closed form of the mixture, KL gap": across("ggmi_mixture_exact", "kl_gap_exact"),
+    }
+
+
+def report(points: Sequence[Point]) -> str:
+    """The findings as Markdown tables."""
+    lines = ["| panel | paper | quantity | median, first to last | rank correlation, 95 % | it |", "|" + "---|" * 6]
+    for t in trends(points):
+        claim = CLAIMS.get(t.panel[0], "") if t.quantity.endswith("_gap") else ""
+        span = f"{t.first:.3g} to {t.last:.3g}"
+        lines.append(f"| {t.panel} | {claim} | {t.quantity} | {span} | {_text(t.correlation)} | {t.direction} |")
+    lines += ["", "| GGMI | with | across settings, 95 % | within a setting, 95 % |", "|" + "---|" * 4]
+    lines += [f"| {t.ggmi} | {t.gap} | {_text(t.across)} | {_text(t.within)} |" for t in tracking(points)]
+    lines += ["", "| Gaussian worlds, rank correlation of | 95 % |", "|---|---|"]
+    lines += [f"| {name} | {_text(value)} |" for name, value in gaussian_tracking(points).items()]
+    lines += ["", "| bound on GGMI | slack at a = 0, median | abs(GGMI), median | a*, median |", "|" + "---|" * 4]
+    for panel in (*PANELS, GAUSSIAN):
+        parts = [point.result for point in points if point.panel == panel]
+        slack, ggmi, a_star = (torch.cat([part[name] for part in parts]) for name in ("slack", GGMI[0], "a_star"))
+        exists = float((~a_star.isnan()).double().mean())
+        lines.append(
+            f"| {panel} | {slack.median():.4g} | {ggmi.abs().median():.4g} "
+            f"| {a_star.nanmedian():.3f} (in {exists:.0%}; else the bound lies below GGMI) |"
+        )
+    return "\n".join(lines)
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"

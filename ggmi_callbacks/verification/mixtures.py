@@ -62,10 +62,7 @@ class Mixture:
         linear = (precision @ self.means.unsqueeze(-1)).squeeze(-1)  # [B, C, d]
         half_log_det = self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = (
-            self.weights.log()
-            - 0.5 * (linear * self.means).sum(-1)
-            - half_log_det
-            - 0.5 * d * math.log(2 * math.pi)
+            self.weights.log() - 0.5 * (linear * self.means).sum(-1) - half_log_det - 0.5 * d * math.log(2 * math.pi)
         )
         pairs = precision[..., i, j] * torch.where(i == j, -0.5, -1.0)  # [B, C, d (d + 1) / 2]
         return torch.cat([constant.unsqueeze(-1), linear, pairs], dim=-1).transpose(-1, -2)
@@ -83,9 +80,7 @@ class Mixture:
         """One draw from each component that ``labels`` [B, n] names: [B, n, d]."""
         d = self.means.shape[-1]
         rows = torch.arange(len(labels), device=labels.device).unsqueeze(-1)
-        noise = torch.randn(
-            (*labels.shape, d), generator=generator, device=labels.device, dtype=self.means.dtype
-        )
+        noise = torch.randn((*labels.shape, d), generator=generator, device=labels.device, dtype=self.means.dtype)
         return self.means[rows, labels] + (self.cholesky[rows, labels] @ noise.unsqueeze(-1)).squeeze(-1)
 
     def strata(self, n: int, generator: torch.Generator) -> Tensor:
@@ -123,9 +118,7 @@ def em_step(phi: Tensor, mixture: Mixture) -> tuple[Mixture, Tensor]:
     return maximise(phi, (joint - log_prob).exp()), log_prob.mean((-1, -2))
 
 
-def expectation_maximisation(
-    x: Tensor, means: Tensor, *, iterations: int = 100, tolerance: float = 1e-3
-) -> Mixture:
+def expectation_maximisation(x: Tensor, means: Tensor, *, iterations: int = 100, tolerance: float = 1e-3) -> Mixture:
     """Maximum-likelihood mixtures from initial centres: hard assignment first, then EM, each to its own end.
 
     A fit stops when its mean log-likelihood changes by less than ``tolerance`` nats, and leaves the batch, so that the
@@ -175,13 +168,9 @@ def spread_centres(x: Tensor, components: int, generator: torch.Generator, *, ro
     centres = [x[rows, pick]]
     distance = (x - centres[0].unsqueeze(1)).square().sum(-1)  # [B, n]
     for _ in range(components - 1):
-        picks = torch.multinomial(
-            distance + _TINY, trials, replacement=True, generator=generator
-        )  # [B, trials]
+        picks = torch.multinomial(distance + _TINY, trials, replacement=True, generator=generator)  # [B, trials]
         candidates = x[rows.unsqueeze(-1), picks]
-        remaining = torch.minimum(
-            distance.unsqueeze(1), torch.cdist(candidates, x).square()
-        )  # [B, trials, n]
+        remaining = torch.minimum(distance.unsqueeze(1), torch.cdist(candidates, x).square())  # [B, trials, n]
         best = remaining.sum(-1).argmin(-1)
         centres.append(candidates[rows, best])
         distance = remaining[rows, best]

@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ggmi_callbacks.verification.divergence import Estimate, divergences, histogram_kl
+from ggmi_callbacks.verification.divergence import divergences, histogram_kl
 from ggmi_callbacks.verification.mixtures import SIDE, Mixture, features, fit, maximise
 from ggmi_callbacks.verification.theory import theory
 
-_HISTOGRAM_SAMPLES = (
-    1000  # as in the paper's script, which averages 100 such rounds; here the repeats average
-)
+_HISTOGRAM_SAMPLES = 1000  # as in the paper's script, which averages 100 such rounds; here the repeats average
 _ELEMENTS = 2**27  # float64 numbers in the largest tensor held at once: 1 GiB
 
 
@@ -177,9 +175,7 @@ def _exact(
     return result
 
 
-def _histograms(
-    truth: Mixture, anchor_fit: Mixture, synthetic_fit: Mixture, rng: torch.Generator
-) -> dict[str, Tensor]:
+def _histograms(truth: Mixture, anchor_fit: Mixture, synthetic_fit: Mixture, rng: torch.Generator) -> dict[str, Tensor]:
     target, again, anchor, synthetic = (
         mixture.sample(_HISTOGRAM_SAMPLES, rng) for mixture in (truth, truth, anchor_fit, synthetic_fit)
     )

@@ -12,15 +12,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ggmi_callbacks.verification.gaussian import GaussianWorld, gaussian_protocol
 from ggmi_callbacks.verification.protocol import mixture_protocol
 
 PANELS = ("K", "J", "L", "K, anchors fixed")
+GAUSSIAN = "Gaussian"
 _BASE = 2  # the value of the numbers that a panel holds
 _COLUMNS = ("mean", "std", "standard_error", "median", "q10", "q90", "monte_carlo_error")
 
@@ -56,7 +59,7 @@ class Point:
 
     panel: str
     value: int
-    sizes: dict[str, int]
+    sizes: dict[str, float]
     result: dict[str, Tensor]
 
 
@@ -69,15 +72,11 @@ def sweep(design: Design, *, progress: bool = True) -> list[Point]:
         [('K', 2), ('K', 3), ('J', 2)]
     """
     jobs = [(design, panel, value) for panel in PANELS for value in design.values]
-    workers = (os.cpu_count() or 1) if design.device == "cpu" else 1
-    with _one_thread_each(workers), ThreadPoolExecutor(workers, initializer=_one_thread) as pool:
-        bar = tqdm(total=len(jobs), desc="settings", disable=not progress)
-        points = []
-        for point in pool.map(_run, jobs):
-            points.append(point)
-            bar.update()
-        bar.close()
-    return points
+    if design.device != "cpu":
+        return [_run(job) for job in tqdm(jobs, desc="settings", disable=not progress)]
+    # Parallel settings beat parallel operations: those are short, and their threads would wait for each other.
+    with one_thread(), ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(tqdm(pool.map(_run, jobs), desc="settings", total=len(jobs), disable=not progress))
 
 
 def _run(job: tuple[Design, str, int]) -> Point:
@@ -91,22 +90,32 @@ def _run(job: tuple[Design, str, int]) -> Point:
         "n_synthetic": design.n_synthetic,
         "repeats": design.repeats,
     }
-    # Every setting has its own stream, whatever else the sweep holds.
-    stream = ((design.seed * len(PANELS) + PANELS.index(panel)) << 16) + value
+    stream = _stream(design.seed, PANELS.index(panel), value)
     result = mixture_protocol(**sizes, seed=stream, draws=design.draws, device=design.device)
-    return Point(panel, value, sizes, {name: x.cpu() for name, x in result.items()})
+    return Point(panel, value, {**sizes}, {name: x.cpu() for name, x in result.items()})
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def gaussian_worlds(design: Design) -> list[Point]:
+    """The closed-form companion: one Gaussian in place of each mixture, over shares, variances and sizes."""
+    points = []
+    for i, (c, g2, n_g) in enumerate(product((0.0, 0.5, 1.0), (0.25, 1.0, 4.0), (20, 60, 200))):
+        world = GaussianWorld(c=c, n_a=20, n_g=n_g, g2=g2, d=design.d)
+        result = gaussian_protocol(world, design.repeats, _stream(design.seed, len(PANELS), i))
+        sizes = {"d": design.d, "n_anchor": 20, "n_synthetic": n_g, "repeats": design.repeats, "c": c, "g2": g2}
+        points.append(Point(GAUSSIAN, i, sizes, result))
+    return points
+
+
+def _stream(seed: int, panel: int, value: int) -> int:
+    """A seed for each setting, whatever else the sweep holds."""
+    return ((seed * 8 + panel) << 16) + value
 
 
 @contextmanager
-def _one_thread_each(workers: int) -> Iterator[None]:
-    """Parallel settings beat parallel operations here: the operations are short, and their threads wait for each other."""
+def one_thread() -> Iterator[None]:
+    """Run torch's operations on one thread each."""
     before = torch.get_num_threads()
-    if workers > 1:
-        _one_thread()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -115,6 +124,7 @@ def _one_thread_each(workers: int) -> Iterator[None]:
 
 def summarise(x: Tensor, error: Tensor | None = None) -> dict[str, float]:
     """Mean, spread and quantiles over the repeats in which x is defined; ``error`` is its Monte Carlo error."""
+    x = x.reshape(-1)  # closed forms are 0-dim
     x = x[~x.isnan()].double()
     if len(x) == 0:
         return dict.fromkeys(_COLUMNS, float("nan"))
@@ -127,7 +137,8 @@ def summarise(x: Tensor, error: Tensor | None = None) -> dict[str, float]:
 
 def write_csv(points: Sequence[Point], path: Path) -> None:
     """One row for each setting and quantity; all values are in nats except ``a_star``."""
-    head = ["panel", "value", *points[0].sizes, "quantity", *_COLUMNS]
+    sizes = dict.fromkeys(name for point in points for name in point.sizes)
+    head = ["panel", "value", *sizes, "quantity", *_COLUMNS]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, head, lineterminator="\n")
         writer.writeheader()

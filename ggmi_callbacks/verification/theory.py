@@ -41,8 +41,8 @@ def theory(
         ``information_gain_true``: the same from many draws. Totals over a set: ``weight_information_anchor``,
         ``weight_information_synthetic`` (I_mix) and ``ggmi_mixture``, their difference; ``ld_information_anchor``,
         ``ld_information_synthetic`` and ``ggmi_loss_difference``; ``bound`` and ``slack`` at a = 0; ``a_star`` and
-        ``slack_at_a_star`` (NaN where there is no a*). Per sample: ``generalisation_gap_anchor``, ``_synthetic`` (loss on twins minus loss
-        on the sample itself) and ``_difference``, anchors minus synthetic.
+        ``slack_at_a_star`` (NaN where there is no a*). Per sample: ``generalisation_gap_anchor``, ``_synthetic``
+        (loss on twins minus loss on the sample itself) and ``_difference``, anchors minus synthetic.
     """
     first_anchor = _prequential(world.anchors, anchor_fit.weights.shape[1], rng)
     first_synthetic = _prequential(world.synthetic, synthetic_fit.weights.shape[1], rng)
@@ -82,9 +82,7 @@ def _mixture_terms(first_a: Tensor, final_a: Tensor, first_g: Tensor, final_g: T
 def _loss_difference_terms(out_a: Tensor, in_a: Tensor, out_g: Tensor, in_g: Tensor) -> dict[str, Tensor]:
     def information(held_out: Tensor, held_in: Tensor) -> Tensor:  # it counts pairs, which vmap cannot
         pairs = zip(held_out, held_in, strict=True)
-        return torch.stack(
-            [weight_information(out, inside, estimator="loss_difference") for out, inside in pairs]
-        )
+        return torch.stack([weight_information(out, inside, estimator="loss_difference") for out, inside in pairs])
 
     anchor, synthetic = information(out_a, in_a), information(out_g, in_g)
     return {

@@ -1,0 +1,64 @@
+"""Samples as the estimators want them, [n, d] in float64, and what is refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def as_samples(**named: Tensor) -> Tensor:
+    """One tensor [n, d] or [n] as [n, d] in float64.
+
+    Raises:
+        ValueError: If it has another shape, no sample, or values that are not finite.
+    """
+    ((name, x),) = named.items()
+    if x.ndim not in (1, 2) or x.numel() == 0:
+        raise ValueError(
+            f"Expected argument `{name}` to have shape [n, d], or [n] for one dimension, but got "
+            f"{list(x.shape)}; flatten all but the first dimension."
+        )
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            f"Expected argument `{name}` to be finite but got {int((~torch.isfinite(x)).sum())} values that are "
+            "not; drop those samples."
+        )
+    return (x[:, None] if x.ndim == 1 else x).double()
+
+
+def check_rows(**named: Tensor) -> None:
+    """Refuse tensors that do not hold the same samples."""
+    rows = {name: x.shape[0] for name, x in named.items()}
+    if len(set(rows.values())) > 1:
+        names = " and ".join(f"`{name}`" for name in rows)
+        raise ValueError(
+            f"Expected arguments {names} to have one row per sample each but got {list(rows.values())} rows; "
+            "row i of all must belong to sample i."
+        )
+
+
+def check_neighbours(k: int, n: int) -> None:
+    """Refuse a number of neighbours that n samples do not have."""
+    if not 1 <= k < n:
+        raise ValueError(
+            f"Expected argument `k` to be in [1, n) but got k = {k} for n = {n} samples; "
+            "add samples or take fewer neighbours."
+        )
+
+
+def covariance_factor(scatter: Tensor, n: int, name: str) -> Tensor:
+    """Cholesky factor of a scatter matrix [d, d] of n samples.
+
+    Raises:
+        ValueError: If it is singular: too few samples, or columns that depend on each other linearly.
+    """
+    d = scatter.shape[0]
+    scale = scatter.diagonal().clamp_min(0).sqrt()
+    factor, failed = torch.linalg.cholesky_ex(scatter / (scale[:, None] * scale))
+    # A column that the others explain up to rounding leaves a pivot of that size.
+    if n <= d + 1 or failed or not factor.diagonal().min() > 1e-7:
+        raise ValueError(
+            f"Expected argument `{name}` to have a covariance of full rank but got {n} samples in {d} "
+            "dimensions that do not span them; drop constant or repeated columns, or reduce the dimension."
+        )
+    return factor * scale[:, None]

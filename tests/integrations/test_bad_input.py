@@ -1,0 +1,141 @@
+"""Bad input is refused at the start, by name, with the way out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from ggmi_callbacks import Filter, Monitor, Reweight
+from ggmi_callbacks.integrations import transformers as hf
+from ggmi_callbacks.integrations import trl
+
+from ..conftest import sums
+from .conftest import tokenised
+from .test_hugging_face import BOTH
+
+
+@pytest.mark.parametrize("module", [hf, trl])
+def test_a_callback_before_its_trainer_shows_the_lines_that_work(module, anchors):
+    with pytest.raises(TypeError, match=r"trainer\.add_callback\(GGMICallback\(trainer, anchors="):
+        module.GGMICallback(anchors=anchors)
+
+
+def test_a_plain_trainer_is_no_sft_trainer(make_trainer, anchors):
+    trainer, _ = make_trainer("trainer")
+    with pytest.raises(TypeError, match="must be the SFTTrainer"):
+        trl.GGMICallback(trainer, anchors=anchors)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, 1])
+def test_too_few_anchors(kind, size, make_trainer, anchors):
+    with pytest.raises(ValueError, match=rf"`anchors` must hold at least two.*got {size}"):
+        make_trainer(kind, Monitor(), callback={"anchors": anchors.select(range(size))})
+
+
+def test_anchors_without_targets(make_trainer, anchors, tokenizer):
+    with pytest.raises(ValueError, match="0 samples with target tokens after preprocessing"):
+        make_trainer("sft", Monitor(), callback={"anchors": anchors}, max_length=4)
+    masked = tokenised(anchors, tokenizer).map(lambda row: {"labels": [-100] * len(row["labels"])})
+    with pytest.raises(ValueError, match=r"12 of 12 `anchors` have no target tokens"):
+        make_trainer("trainer", Monitor(), callback={"anchors": masked})
+
+
+def test_anchors_that_are_not_tokenised(make_trainer, anchors):
+    with pytest.raises(ValueError, match="`anchors` must be tokenised as `train_dataset` is"):
+        make_trainer("trainer", Monitor(), callback={"anchors": anchors})
+
+
+@BOTH
+def test_anchors_of_another_tokenizer(kind, make_trainer):
+    alien = Dataset.from_list([{"input_ids": [1, 9999, 2], "labels": [1, 9999, 2]}] * 4)
+    with pytest.raises(ValueError, match=r"token id 9999.*another tokenizer"):
+        make_trainer(kind, Monitor(), callback={"anchors": alien})
+
+
+@BOTH
+def test_missing_source_column(kind, make_trainer):
+    with pytest.raises(ValueError, match=r"`source` 'origin' is not a column of `train_dataset`, which has"):
+        make_trainer(kind, Monitor(), callback={"source": "origin"})
+
+
+@pytest.mark.parametrize("keep", [0.0, -0.5, 1.5])
+def test_keep_outside_its_range(keep):
+    with pytest.raises(ValueError, match=rf"`keep` must be a share in \(0, 1\], got {keep}"):
+        Filter(keep=keep)
+
+
+def test_overhead_outside_its_range(make_trainer):
+    with pytest.raises(ValueError, match="`overhead` must be a share"):
+        make_trainer("sft", Monitor(), callback={"overhead": 1.5})
+
+
+def test_a_classification_model(make_trainer, make_model, tokenizer):
+    from transformers import LlamaForSequenceClassification
+
+    model = LlamaForSequenceClassification(make_model().config)
+    with pytest.raises(ValueError, match=r"LlamaForSequenceClassification.*no language-model head"):
+        make_trainer("trainer", Monitor(), model=model)
+
+
+def test_an_encoder_decoder(make_trainer):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"vocab_size": 200, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    with pytest.raises(ValueError, match="encoder-decoder"):
+        make_trainer("trainer", Monitor(), model=T5ForConditionalGeneration(T5Config(**sizes)))
+
+
+@BOTH
+def test_losses_that_are_not_finite_are_reported_with_their_ids(kind, make_trainer, make_model, tokenizer):
+    """One token's embedding is NaN: the samples that hold it are named, the others are not."""
+    rows = [{**row, "prompt": row["prompt"] + (" pens" if i in (3, 17) else "")} for i, row in enumerate(sums(32))]
+    model = make_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("pens")] = float("nan")
+    trainer, _ = make_trainer(
+        kind, Monitor(), model=model, train=Dataset.from_list(rows), learning_rate=0.0, max_steps=8, logging_steps=8
+    )
+    named = {i for i, row in enumerate(trainer.train_dataset) if tokenizer.convert_tokens_to_ids("pens") in row["input_ids"]}
+    with pytest.raises(ValueError, match="not finite") as error:
+        trainer.train()
+    assert sorted(named)[0] in eval(str(error.value).split("samples ")[1].split("]")[0] + "]")
+
+
+@BOTH
+def test_a_loss_of_the_users_own_is_refused_when_weights_act(kind, make_trainer):
+    own = {"compute_loss_func": lambda outputs, labels, num_items_in_batch=None: outputs.logits.sum()}
+    with pytest.warns(FutureWarning) if kind == "sft" else pytest.MonkeyPatch.context():
+        for policy in (Filter(), Reweight()):
+            with pytest.raises(ValueError, match="`compute_loss_func` with"):
+                make_trainer(kind, policy, trainer_kwargs=own)
+
+
+def test_liger_is_refused_by_name_where_it_fuses_the_loss(make_trainer):
+    trainer, _ = make_trainer("trainer")
+    trainer.args.use_liger_kernel = True
+    with pytest.raises(ValueError, match="use_liger_kernel=True"):
+        hf.GGMICallback(trainer, anchors=trainer.train_dataset.select(range(4)))
+
+
+@pytest.mark.parametrize("extra", ["trl", "transformers"])
+def test_a_missing_trainer_names_its_extra(extra):
+    # torchmetrics itself looks for transformers, so it goes missing after the core has been imported
+    code = f"import sys, ggmi_callbacks; sys.modules['{extra}'] = None; import ggmi_callbacks.integrations.{extra}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"pip install 'ggmi-callbacks[{extra}]'" in done.stderr
+
+
+def test_the_core_imports_no_trainer():
+    import ggmi_callbacks
+
+    root = Path(ggmi_callbacks.__file__).parent
+    trainers = re.compile(r"^(from|import) (transformers|trl|lightning|pytorch_lightning|peft|accelerate|datasets)", re.M)
+    assert [str(path) for path in root.rglob("*.py") if trainers.search(path.read_text())] == []
