@@ -127,6 +127,7 @@ def sample(
             top_k=0,
             top_p=1.0,
             max_new_tokens=new_tokens,
+            use_cache=True,  # training switches it off in the model's configuration
             pad_token_id=tokenizer.pad_token_id,
         )
         answers += tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -57,7 +57,7 @@ class Problem:
 
 VOLUME_ONE = (
     Chapter(
-        {"a": range(6, 30), "b": range(2, 15), "c": range(2, 8)},
+        {"a": range(10, 40), "b": range(2, 10), "c": range(2, 10)},
         (
             "{name} has {a} {thing} and finds {b} more. Then {name} gives {c} to {other}. How many are left?",
             "After finding {b} {thing}, {name}, who had {a}, hands {c} of them to {other}. How many remain?",
@@ -90,7 +90,7 @@ VOLUME_ONE = (
         ),
     ),
     Chapter(
-        {"a": range(5, 25), "b": range(2, 12)},
+        {"a": range(5, 10), "b": range(2, 10)},
         (
             "{name} is {a} years old and {other} is {b} years older. How old are they together?",
             "{other} was born {b} years before {name}, who is {a}. What do their ages add up to?",
@@ -128,29 +128,31 @@ VOLUME_TWO = (
         ),
     ),
     Chapter(
-        {"a": range(60, 99), "b": range(3, 10), "c": range(2, 7)},
+        {"b": range(3, 10), "c": range(2, 10), "d": range(2, 10)},
         (
-            "{name}'s novel has {a} pages. Reading {b} pages a day for {c} days, how many pages are still to go?",
-            "{name} reads {b} pages of a novel every evening. It has {a}. What is unread after {c} evenings?",
+            "{name} reads {b} pages of a novel on each of {c} days and {d} pages on Sunday. How many pages is that?",
+            "After {c} evenings with {b} pages each, {name} reads {d} pages more. What is the last page?",
+            "A novel is read in {c} days of {b} pages and a last one of {d}. How long is {name}'s novel?",
         ),
         (
-            Step("x", "b", "*", "c", ("In {c} days that is {sum} pages.", "{name} has read {sum} pages.")),
-            Step("y", "a", "-", "x", ("There are {sum} pages to go.", "{sum} pages of the novel are unread.")),
-        ),
-    ),
-    Chapter(
-        {"c": range(2, 10), "k": range(2, 7), "b": range(2, 7)},
-        (
-            "{name} bakes {b} trays of {a} cakes and packs them into boxes of {c}. How many boxes does {name} fill?",
-            "{name} wants boxes of {c} for {b} trays with {a} cakes each. How many boxes does that take?",
-        ),
-        (
-            Step("x", "a", "*", "b", ("There are {sum} cakes.", "{name} bakes {sum} cakes.")),
-            Step("y", "x", "/", "c", ("They fill {sum} boxes.", "{name} needs {sum} boxes.")),
+            Step("x", "b", "*", "c", ("In {c} days that is {sum} pages.", "{name} first reads {sum} pages.")),
+            Step("y", "x", "+", "d", ("In the end it is {sum} pages.", "{sum} pages were read.")),
         ),
     ),
     Chapter(
-        {"a": range(3, 10), "b": range(3, 9), "c": range(5, 18), "d": range(2, 8)},
+        {"c": range(2, 10), "k": range(2, 10), "b": range(2, 10)},
+        (
+            "{name} packs {a} cakes into boxes of {c} and sells each box for {b} dollars. What does {name} earn?",
+            "Boxes of {c} cakes are {b} dollars. What does {name} get for {a} cakes?",
+            "{name} baked {a} cakes. {c} of them go into a box, and a box brings {b} dollars. How much is that?",
+        ),
+        (
+            Step("x", "a", "/", "c", ("There are {sum} boxes.", "{name} fills {sum} boxes.")),
+            Step("y", "x", "*", "b", ("They bring {sum} dollars.", "{name} earns {sum} dollars.")),
+        ),
+    ),
+    Chapter(
+        {"a": range(3, 10), "b": range(2, 10), "c": range(2, 10), "d": range(2, 6)},
         (
             "{name} saves {a} dollars a week for {b} weeks, adds a gift of {c} dollars and spends {d}. How much is left?",
             "What does {name} have after {b} weeks of saving {a} dollars, a {c} dollar gift and a {d} dollar snack?",
@@ -176,7 +178,7 @@ def make_problems(n: int, chapters: Sequence[Chapter], seed: int) -> list[Proble
 
 def _make(chapter: Chapter, draw: Random) -> Problem:
     values: dict[str, int] = {key: draw.choice(numbers) for key, numbers in chapter.numbers.items()}
-    if "k" in values:  # cakes on a tray are a multiple of what a box holds, so that the boxes come out even
+    if "k" in values:  # the cakes fill their boxes evenly
         values["a"] = values["k"] * values["c"]
     name, other = draw.sample(NAMES, 2)
     words = {"name": name, "other": other, "thing": draw.choice(THINGS), **values}

@@ -9,11 +9,14 @@ from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.ledger import Ledger
 from ggmi_callbacks.metrics import *  # noqa: F403
 from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
+from ggmi_callbacks.sample_loss import SampleLoss
+from ggmi_callbacks.samples import CarryIds, Numbered
 from ggmi_callbacks.scorers import GradientScorer, LikelihoodScorer, LookaheadScorer, Scorer
 from ggmi_callbacks.tasks import CausalLM, Task
 
 __version__ = "0.1.0"
 __all__ = [
+    "CarryIds",
     "CausalLM",
     "Filter",
     "GainEngine",
@@ -22,8 +25,10 @@ __all__ = [
     "LikelihoodScorer",
     "LookaheadScorer",
     "Monitor",
+    "Numbered",
     "Policy",
     "Reweight",
+    "SampleLoss",
     "Scorer",
     "Task",
     "functional",

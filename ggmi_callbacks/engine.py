@@ -18,12 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ggmi_callbacks.attachment import Attachment
 from ggmi_callbacks.budget import Budget
 from ggmi_callbacks.ledger import Ledger
 from ggmi_callbacks.memory import Visit
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.probe import Probe
 from ggmi_callbacks.recorder import Recorder
+from ggmi_callbacks.rng import preserved_rng
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
@@ -39,6 +41,7 @@ class _Step:
     kept: Tensor | None  # indices of the samples in ``inputs`` among those observed; None for all
     weights: Tensor  # [n] of the samples in ``inputs``
     nll: Tensor  # the ledger's column, [n observed]
+    count: Tensor  # targets before anything was dropped
     scored: bool
 
 
@@ -113,16 +116,18 @@ class GainEngine:
         self._codes = self._codes.to(self.device) if self._codes is not None else None
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
         if self.shadow is None:
-            self.shadow = train_shadow(
-                self.probe,
-                self.anchors,
-                learning_rate=self.learning_rate,
-                epochs=self.shadow_epochs,
-                seed=self.seed,
-                progress=self.progress,
-            )
+            with preserved_rng():
+                self.shadow = train_shadow(
+                    self.probe,
+                    self.anchors,
+                    learning_rate=self.learning_rate,
+                    epochs=self.shadow_epochs,
+                    seed=self.seed,
+                    progress=self.progress,
+                )
             _broadcast(self.shadow.parameters)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
+        self.policy.reset()
 
     def observe(self, inputs: Inputs) -> Inputs:
         """Score a batch, weigh it, and return the batch to train on.
@@ -150,12 +155,14 @@ class GainEngine:
         source = self._source_of(ids)
         self.recorder.see(gain, source, weights)
         nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
-        kept = None
+        kept, count = None, layout.target.sum()
         if self.policy.drops:
             inputs, kept = self.probe.task.select(inputs, layout, weights)
             layout = self.probe.task.layout(inputs, max(1, len(kept)))
             weights = torch.ones_like(weights[:1]).expand(layout.n)
-        self._current = _Step(inputs, layout, kept, weights, nll, scored)
+        if self.first_epoch:
+            self.recorder.count(layout)
+        self._current = _Step(inputs, layout, kept, weights, nll, count, scored)
         return inputs
 
     @property
@@ -164,6 +171,31 @@ class GainEngine:
         if self._current is None or not self.policy.acts or self.policy.drops:
             return None
         return self._current.layout.spread(self._current.weights)
+
+    @property
+    def count(self) -> Tensor | None:
+        """Targets in the current batch before anything was dropped: N of the weighted loss."""
+        return None if self._current is None else self._current.count
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Weighted mean of per-sample ``losses`` of the current batch, sum_i w_i loss_i / N, for a loop's own loss.
+
+        Args:
+            losses: of the samples that :meth:`observe` left, with gradient, nats, [n].
+
+        """
+        step = self._current
+        if step is None:
+            raise RuntimeError("call `observe` with the batch before `mean`.")
+        if len(losses) != len(step.weights):
+            raise ValueError(f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}.")
+        self.watch(-losses[:, None])
+        taken = 1.0 if step.kept is None or len(step.kept) else 0.0  # an emptied batch runs one sample for form's sake
+        return taken * (losses * step.weights).sum() / step.count
+
+    def attach(self, model: nn.Module | None = None) -> Attachment:
+        """Act on every training forward of ``model`` inside a ``with`` block; see :class:`Attachment`."""
+        return Attachment(self, model or self.probe.model)
 
     @property
     def wants_log_probs(self) -> bool:
@@ -215,6 +247,7 @@ class GainEngine:
         shadow = self.shadow
         out: dict[str, Any] = {
             **self.recorder.latest,
+            "ggmi/overhead": self.budget.share,
             "scorer": type(self.scorer).__name__,
             "policy": repr(self.policy),
         }
@@ -243,10 +276,10 @@ class GainEngine:
         """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
         self.shadow = Shadow(**state["shadow"]) if state["shadow"] else None
-        self.scorer.load_state_dict(state["scorer"])
-        self.policy.load_state_dict(state["policy"])
         self.ledger.load_state_dict(state["ledger"])
         self.prepare()
+        self.scorer.load_state_dict(state["scorer"])
+        self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
 
     def _flush(self) -> None:

@@ -57,17 +57,30 @@ class WeightedCausalLMLoss:
     Args:
         original: the model's own ``loss_function``, called whenever there are no weights.
         weights: returns those of the current batch, [B, T - 1] or [B, 1], or None.
+        count: returns N, or None for what the caller passes as ``num_items_in_batch`` (else the targets in the batch).
 
     """
 
-    def __init__(self, original: Callable[..., Tensor], weights: Callable[[], Tensor | None]) -> None:
-        self.original = original
-        self.weights = weights
+    def __init__(
+        self,
+        original: Callable[..., Tensor],
+        weights: Callable[[], Tensor | None],
+        count: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
+        self.original, self.weights, self.count = original, weights, count
+        self.calls = 0
+        """Calls with gradient: whether weights reached a loss at all."""
 
     def __call__(self, logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
         """Cross-entropy of the next token, weighted; arguments as ``ForCausalLMLoss`` takes them."""
-        weights = self.weights() if torch.is_grad_enabled() else None
+        if not torch.is_grad_enabled():
+            return self.original(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        if not torch.compiler.is_compiling():  # a compiled graph would be made anew for each number
+            self.calls += 1
+        weights, count = self.weights(), kwargs.get("num_items_in_batch")
+        count = self.count() if count is None else count
         if weights is None:
+            kwargs["num_items_in_batch"] = count
             return self.original(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
         shifted = kwargs.get("shift_labels")
         if shifted is None:
@@ -76,6 +89,45 @@ class WeightedCausalLMLoss:
         nll = F.cross_entropy(
             logits.float().view(-1, vocab_size), shifted.reshape(-1), reduction="none", ignore_index=IGNORE
         ).view(shifted.shape)
-        count = kwargs.get("num_items_in_batch")
         count = (shifted != IGNORE).sum() if count is None else torch.as_tensor(count, device=nll.device)
         return (nll * fit_columns(weights, nll.shape[1])).sum() / count
+
+
+def causal_lm(model: Any) -> Any:
+    """The Hugging Face model inside data-parallel and adapter wrappers, the one that makes the loss."""
+    while True:
+        if hasattr(model, "get_base_model"):  # peft
+            model = model.get_base_model()
+        elif hasattr(model, "module") and not hasattr(model, "loss_function"):  # data parallel
+            model = model.module
+        else:
+            return getattr(model, "_orig_mod", model)  # torch.compile
+
+
+def weigh_loss(
+    model: Any, weights: Callable[[], Tensor | None], count: Callable[[], Tensor | None] = lambda: None
+) -> Callable[[], None]:
+    """Make ``model``'s own loss the weighted one; returns a function that undoes it.
+
+    Args:
+        model: a Hugging Face causal language model, wrapped or not.
+        weights: see :class:`WeightedCausalLMLoss`.
+        count: see :class:`WeightedCausalLMLoss`.
+
+    Raises:
+        ValueError: if the model's loss is not the causal language-model loss, which alone can be weighted exactly.
+
+    """
+    inner = causal_lm(model)
+    original = getattr(inner, "loss_function", None)
+    if getattr(original, "__name__", "") != "ForCausalLMLoss":
+        raise ValueError(
+            f"{type(inner).__name__} uses the loss {original!r}, which cannot be weighted exactly: only the causal "
+            "language-model loss of Hugging Face models can. Use Monitor, or return per-sample losses."
+        )
+    inner.loss_function = WeightedCausalLMLoss(original, weights, count)
+
+    def restore() -> None:
+        del inner._loss_function
+
+    return restore

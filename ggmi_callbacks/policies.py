@@ -35,6 +35,10 @@ class Policy(ABC):
     def __init__(self) -> None:
         self._state: dict[str, Tensor] = {}
 
+    def reset(self) -> None:
+        """Forget the stream; called before the first step of a run."""
+        self._state = {}
+
     def update(self, gain: Tensor) -> None:  # noqa: B027
         """Take note of ``gain`` [m], of all ranks, NaN where not scored."""
 

@@ -8,7 +8,7 @@ adapters weigh, hooks and buffers stay single, and train/eval mode comes back as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class Probe:
         task.check(model)
         self.model = model
         self.task = task
+        self._holder = _Holder(model)
         self.active = False
         """True while the probe itself runs the model, so that hooks on it stand aside."""
 
@@ -61,12 +62,14 @@ class Probe:
             # Casts that autocast cached under no_grad carry no gradient: the training forward must not find them.
             torch.clear_autocast_cache()
 
+    def call(self, function: Callable[[Any], Tensor], parameters: Parameters | None = None) -> Tensor:
+        """``function(model)`` with ``parameters`` overridden meanwhile; call it inside :meth:`quiet`."""
+        overrides = {f"model.{name}": value for name, value in (parameters or {}).items()}
+        return functional_call(self._holder, overrides, (function,)) if overrides else function(self.model)
+
     def log_probs(self, inputs: Mapping[str, Any], parameters: Parameters | None = None) -> Tensor:
         """Per-target log-probabilities [B, T'], with gradient if it is enabled; call it inside :meth:`quiet`."""
-        if not parameters:
-            return self.task.log_probs(self.model, inputs)
-        # The task calls the model as a module; hand it one whose call overrides the parameters.
-        return self.task.log_probs(_Overridden(self.model, parameters), inputs)
+        return self.call(lambda model: self.task.log_probs(model, inputs), parameters)
 
     @torch.no_grad()
     def nll(self, inputs: Mapping[str, Any], layout: Layout, parameters: Parameters | None = None) -> Tensor:
@@ -75,13 +78,12 @@ class Probe:
             return -layout.total(self.log_probs(inputs, parameters))
 
 
-class _Overridden(nn.Module):
-    """``model`` called with some parameters replaced."""
+class _Holder(nn.Module):
+    """Calls a function of ``model``, so that ``functional_call`` can override parameters around any use of it."""
 
-    def __init__(self, model: nn.Module, parameters: Parameters) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._call = (model, parameters)  # in a tuple, so that the model is no submodule
+        self.model = model
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        model, parameters = self._call
-        return functional_call(model, parameters, args, kwargs)
+    def forward(self, function: Callable[[nn.Module], Tensor]) -> Tensor:
+        return function(self.model)

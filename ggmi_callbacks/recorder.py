@@ -9,6 +9,7 @@ The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,7 @@ class Recorder:
         self.prompts = PromptRing(_PROMPTS)
         self.latest: dict[str, float] = {}
         self.estimators = {"weight_information": "mixture", "ggmi": "mixture"}
-        self._panel = [batch for i, batch in enumerate(anchors) if i * len(batch["input_ids"]) < _PANEL]
+        self._panel = [batch for i, batch in enumerate(anchors) if i * probe.task.layout(anchors[0]).n < _PANEL]
         self._nll = torch.zeros(2, dtype=torch.float64, device=device)  # sum and count since the last log
         self._trained = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
         self._pairs: Pairs | None = None
@@ -63,13 +64,18 @@ class Recorder:
         mask = self.probe.task.prompt_mask(inputs, layout)
         if mask is not None:
             embed: nn.Module = self.probe.model.get_input_embeddings()  # type: ignore[operator]
-            self.prompts.add(embed(inputs["input_ids"]).detach()[:, 1:], mask, layout)
+            with torch.no_grad(), self.probe.quiet():  # hooks on embeddings may draw noise in training mode (NEFTune)
+                embeddings = embed(inputs["input_ids"])
+            self.prompts.add(embeddings[:, 1:], mask, layout)
+
+    def count(self, layout: Layout) -> None:
+        """Count the samples of a batch that is trained on for the first time, scored or not."""
+        self._trained += torch.stack([(layout.tokens > 0).sum(), layout.tokens.sum()])
 
     def trained(self, visit: Visit, first: bool) -> None:
         """Take note of code lengths found by the training forward, before its update."""
         self._nll += torch.stack([visit.first_nll.double().sum(), (visit.layout.tokens > 0).sum()])
         if first:
-            self._trained += torch.stack([(visit.layout.tokens > 0).sum(), visit.layout.tokens.sum()])
             self.reservoir.add(visit)
 
     def look_back(self, whole: bool = False) -> None:
@@ -144,8 +150,8 @@ class Recorder:
         return self._publish(values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything accumulated."""
-        return {
+        """Return a copy of everything accumulated."""
+        state = {
             "gain": dict(self.gain.metric_state),
             "coverage": dict(self.coverage.metric_state),
             "reservoir": self.reservoir.state_dict(),
@@ -153,9 +159,11 @@ class Recorder:
             "latest": self.latest,
             "counts": (self._nll, self._trained, self._turn),
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
+        state = copy.deepcopy(state)
         for metric, saved in ((self.gain, state["gain"]), (self.coverage, state["coverage"])):
             for name, value in saved.items():
                 setattr(metric, name, value)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 try:
     import datasets
@@ -32,8 +32,10 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.loss import WeightedCausalLMLoss, fit_columns, scale_gradient
+from ggmi_callbacks.loss import fit_columns, scale_gradient, weigh_loss
 from ggmi_callbacks.policies import Monitor, Policy
+from ggmi_callbacks.rng import preserved_rng
+from ggmi_callbacks.samples import CarryIds, Numbered
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
 
@@ -93,10 +95,11 @@ class GGMICallback(TrainerCallback):
         }
         self.engine = GainEngine(trainer.model, **self._settings)
         self._prepared = False
+        self._restore_loss: Callable[[], None] = _nothing
         trainer.train_dataset = self._with_ids(trainer.train_dataset)
         trainer._set_signature_columns_if_needed()
         trainer._signature_columns = [*trainer._signature_columns, SAMPLE_KEY]
-        trainer.data_collator = _CollateIds(collate)
+        trainer.data_collator = CarryIds(collate)
         trainer.compute_loss = self._wrap_compute_loss(trainer.compute_loss)
         trainer.log = self._wrap_log(trainer.log)
 
@@ -170,7 +173,7 @@ class GGMICallback(TrainerCallback):
         else:
             self.engine.prepare()
         self._prepared = True
-        self._install_loss()
+        self._restore_loss = self._install_loss()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -234,9 +237,8 @@ class GGMICallback(TrainerCallback):
                 "their answers were masked or truncated away. Raise `max_length`, or check the completion mask."
             )
         size = min(self.trainer.args.per_device_train_batch_size, max(1, len(prepared) // 4))
-        # A generator of its own: a DataLoader draws from the global one even when it does not shuffle.
-        loader = DataLoader(prepared, size, collate_fn=self._anchor_collator(), generator=torch.Generator())
-        batches = [dict(batch) for batch in loader]
+        with preserved_rng():  # a DataLoader draws from the global stream even when it does not shuffle
+            batches = [dict(batch) for batch in DataLoader(prepared, size, collate_fn=self._anchor_collator())]
         vocabulary = self.trainer.model.get_input_embeddings().num_embeddings
         largest = max(int(batch["input_ids"].max()) for batch in batches)
         if largest >= vocabulary:
@@ -275,7 +277,7 @@ class GGMICallback(TrainerCallback):
             return data.add_column(SAMPLE_KEY, list(range(len(data))))
         if isinstance(data, IterableDataset):
             raise ValueError("`train_dataset` must be a `datasets` data set or have a length, got an IterableDataset.")
-        return _NumberedDataset(data)
+        return Numbered(data)
 
     # -- the trainer's loss and log ----------------------------------------------------------------------------------
 
@@ -334,50 +336,12 @@ class GGMICallback(TrainerCallback):
 
         return log
 
-    def _causal_lm(self) -> Any:
-        model = self.trainer.model
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-    def _install_loss(self) -> None:
-        model = self._causal_lm()
-        if not self.policy.acts or self.policy.drops or isinstance(model.loss_function, WeightedCausalLMLoss):
-            return
-        if getattr(model.loss_function, "__name__", "") != "ForCausalLMLoss":
-            raise ValueError(
-                f"{type(model).__name__} uses the loss {model.loss_function!r}, which cannot be weighted exactly; "
-                "only the causal language-model loss can."
-            )
-        model.loss_function = WeightedCausalLMLoss(model.loss_function, lambda: self.engine.weights)
-
-    def _restore_loss(self) -> None:
-        model = self._causal_lm()
-        if isinstance(model.loss_function, WeightedCausalLMLoss):
-            del model._loss_function
+    def _install_loss(self) -> Callable[[], None]:
+        """Put the weights into the model's loss; returns what takes them out again."""
+        if not self.policy.acts or self.policy.drops:
+            return _nothing
+        return weigh_loss(self.trainer.model, lambda: self.engine.weights)
 
 
-class _CollateIds:
-    """The trainer's collator, with sample ids [n] added to the batch."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, features: list[dict[str, Any]]) -> Any:
-        if SAMPLE_KEY not in features[0]:
-            return self.collate(features)
-        ids = torch.cat([torch.as_tensor(f[SAMPLE_KEY]).reshape(-1) for f in features])
-        batch = self.collate([{k: v for k, v in f.items() if k != SAMPLE_KEY} for f in features])
-        batch[SAMPLE_KEY] = ids
-        return batch
-
-
-class _NumberedDataset(Dataset):
-    """A map-style data set of dictionaries, each with its position."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.data[index], SAMPLE_KEY: index}
+def _nothing() -> None:
+    pass

@@ -149,11 +149,10 @@ class GGMICallback(base.GGMICallback):
         else:
             outputs.log_probs = scale_gradient(outputs.log_probs, weights)
 
-    def _install_loss(self) -> None:
+    def _install_loss(self) -> Callable[[], None]:
         """Nothing to do: the loss is made of ``outputs.log_probs``."""
+        return base._nothing
 
-    def _restore_loss(self) -> None:
-        """Nothing to do."""
 
 
 def _segments(row: Mapping[str, Any]) -> Iterable[bytes]:

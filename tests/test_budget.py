@@ -100,9 +100,13 @@ def test_work_within_a_step_counts_once(clock: Clock) -> None:
 def test_work_that_fails_is_counted(clock: Clock) -> None:
     budget = Budget(0.5, CPU)
     budget.begin_step()
-    with pytest.raises(KeyError), budget.spend("score"):
+
+    def fail() -> None:
         clock.now += 1
         raise KeyError
+
+    with pytest.raises(KeyError), budget.spend("score"):
+        fail()
     assert budget.share == pytest.approx(1)
 
 

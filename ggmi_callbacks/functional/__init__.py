@@ -1,5 +1,6 @@
 """Stateless estimators of information, tensors in and nats out."""
 
+from ggmi_callbacks.functional._embedding_gain import embedding_information_gain
 from ggmi_callbacks.functional._interval import Interval, bootstrap_interval, mean_interval
 from ggmi_callbacks.functional.bounds import (
     GGMIUpperBoundTerms,
@@ -23,6 +24,8 @@ from ggmi_callbacks.functional.divergence import (
     divergence_terms,
     total_variation_lower_bound,
 )
+from ggmi_callbacks.functional.diversity import effective_diversity
+from ggmi_callbacks.functional.entropy import code_length, gaussian_entropy, knn_entropy, matrix_entropy
 from ggmi_callbacks.functional.ggmi import GGMITerms, ggmi, ggmi_terms
 from ggmi_callbacks.functional.information_gain import (
     cross_entropy_upper_bound,
@@ -44,11 +47,15 @@ __all__ = [
     "GaussianWeightInformation",
     "Interval",
     "bootstrap_interval",
+    "code_length",
     "cross_entropy_upper_bound",
     "divergence_bound",
     "divergence_terms",
+    "effective_diversity",
+    "embedding_information_gain",
     "error_rate_information",
     "gaussian_channel_information_gain",
+    "gaussian_entropy",
     "gaussian_ggmi",
     "gaussian_weight_information",
     "generalization_bound",
@@ -57,8 +64,10 @@ __all__ = [
     "ggmi_upper_bound",
     "ggmi_upper_bound_terms",
     "information_gain",
+    "knn_entropy",
     "linear_regression_information",
     "loss_difference_information",
+    "matrix_entropy",
     "mean_interval",
     "noisy_mean_information",
     "pointwise_prompt_information",

@@ -86,7 +86,7 @@ def t_interval(value: Tensor, variance: Tensor, dof: Tensor, confidence: float) 
         dof: degrees of freedom of that variance; less than one is read as one.
         confidence: the confidence level in (0, 1).
     """
-    quantile = float(stdtrit(max(float(dof), 1.0), 0.5 + confidence / 2))
+    quantile = float(stdtrit(max(float(dof.detach()), 1.0), 0.5 + confidence / 2))
     half = quantile * variance.sqrt()
     return Interval(value, value - half, value + half)
 

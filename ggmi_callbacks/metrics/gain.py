@@ -32,7 +32,8 @@ class Gain(InformationMetric):
     Example:
         >>> import torch
         >>> metric = Gain(num_sources=2)
-        >>> metric.update(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([0, 1, 1]), torch.tensor([1.0, 0.0, 1.0]))
+        >>> gain, source = torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([0, 1, 1])
+        >>> metric.update(gain, source, weight=torch.tensor([1.0, 0.0, 1.0]))
         >>> metric.compute()
         tensor(2.)
         >>> metric.summary()["kept"]

@@ -33,7 +33,7 @@ class Scorer(ABC):
         self.normalize = normalize
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:  # noqa: B027
-        """Do once, before the first training step, what can be done once."""
+        """Do once, before the first training step, what can be done once; forget any earlier run."""
 
     def refresh(self, step: int) -> None:  # noqa: B027
         """Called before the first scored batch of each optimiser step ``step``."""
@@ -52,4 +52,4 @@ class Scorer(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what :meth:`state_dict` gave, after :meth:`prepare`."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ggmi_callbacks.probe import Parameters, Probe, _Overridden
+from ggmi_callbacks.probe import Parameters, Probe
 from ggmi_callbacks.scorers._base import Normalize, Scorer
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
@@ -63,6 +63,7 @@ class AnchorGradient(Scorer):
         """Choose the parameters and keep the anchors."""
         self._probe, self._anchors = probe, anchors
         self._names = linear_weights(probe.model, self.layers)
+        self._computed_at, self._turn = None, 0
 
     def refresh(self, step: int) -> None:
         """Compute g_A anew if it is older than ``every`` steps."""
@@ -95,7 +96,7 @@ class GradientScorer(AnchorGradient):
         with torch.no_grad(), probe.quiet(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             dual = {k: forward_ad.make_dual(trainable[k].detach(), g) for k, g in self._direction.items()}
             try:
-                log_probs = probe.task.plain_log_probs(_Overridden(probe.model, dual), inputs)
+                log_probs = probe.call(lambda model: probe.task.plain_log_probs(model, inputs), dual)
             except NotImplementedError as error:
                 raise ValueError(
                     f"{type(probe.model).__name__} runs an operation without forward-mode differentiation "
@@ -145,7 +146,7 @@ def linear_weights(model: nn.Module, last: int | None = None) -> list[str]:
 def log_likelihood_gradient(
     probe: Probe, batches: Sequence[Inputs], names: Sequence[str], scale: float = 1.0
 ) -> Parameters:
-    """``scale`` x the gradient of sum log p(z) over ``batches`` with respect to the parameters ``names``, in float32."""
+    """``scale`` x the gradient of sum log p(z) over ``batches`` with respect to the parameters ``names``."""
     leaves = {k: probe.trainable[k].detach().requires_grad_() for k in names}
     total = {k: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for k, p in leaves.items()}
     for batch in batches:

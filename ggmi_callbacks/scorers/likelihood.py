@@ -40,8 +40,7 @@ class LikelihoodScorer(Scorer):
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Keep the shadow and, if they are the reference, the initial weights."""
         self._probe, self._shadow = probe, shadow.parameters
-        if self.reference == "initial" and self._initial is None:
-            self._initial = probe.snapshot()
+        self._initial = probe.snapshot() if self.reference == "initial" else None
 
     def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
         """See :meth:`Scorer.gain`."""

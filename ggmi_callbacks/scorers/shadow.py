@@ -66,14 +66,14 @@ def train_shadow(
         progress: show a progress bar.
 
     Raises:
-        ValueError: if there are fewer than two batches, ``learning_rate`` or ``epochs`` is not positive, or an anchor's
-            code length is not finite.
+        ValueError: if there are fewer than two batches, ``learning_rate`` is negative, ``epochs`` less than one, or
+            an anchor's code length is not finite.
 
     """
     if len(anchors) < 2:
         raise ValueError(f"`anchors` must make at least two batches, one of them held out, got {len(anchors)}.")
-    if not learning_rate > 0:
-        raise ValueError(f"`learning_rate` of the shadow must be positive, got {learning_rate}.")
+    if not learning_rate >= 0:
+        raise ValueError(f"`learning_rate` of the shadow must not be negative, got {learning_rate}.")
     if epochs < 1:
         raise ValueError(f"`epochs` of the shadow must be at least 1, got {epochs}.")
     start = time.perf_counter()

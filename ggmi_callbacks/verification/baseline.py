@@ -18,8 +18,9 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from ggmi_callbacks.verification.mixtures import Mixture, fit
+from ggmi_callbacks.verification.parallel import one_thread
 from ggmi_callbacks.verification.protocol import World, draw_world
-from ggmi_callbacks.verification.sweep import Design, one_thread
+from ggmi_callbacks.verification.sweep import Design
 
 _ROUNDS, _SAMPLES, _BINS = 100, 1000, 50
 
@@ -81,8 +82,8 @@ def _time_setting(design: Design, panel: str, value: int, few: int) -> tuple[flo
     """Seconds per repeat of our fits, scikit-learn's fits and the published procedure."""
     counts = dict.fromkeys("KJL", 2) | {panel: value}
     K, rng = counts["K"], torch.Generator().manual_seed(design.seed)
-    sizes = (design.d, design.anchors_per_component * K, design.n_synthetic, design.repeats)
-    world = draw_world(*counts.values(), *sizes, rng)
+    n_anchor = design.anchors_per_component * K
+    world = draw_world(K, counts["J"], counts["L"], design.d, n_anchor, design.n_synthetic, design.repeats, rng)
     clock = [time.perf_counter()]
     for x, components in ((world.anchors, K), (world.synthetic, sum(counts.values()))):
         fit(x, components, rng)
@@ -100,8 +101,8 @@ def _scikit_learn_fits(world: World, repeat: int, K: int) -> tuple[GaussianMixtu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that has not converged after 100 iterations is used as it is
         return (
-            GaussianMixture(K).fit(world.anchors[repeat].numpy()),
-            GaussianMixture(world.generator.weights.shape[1]).fit(world.synthetic[repeat].numpy()),
+            GaussianMixture(K, random_state=0).fit(world.anchors[repeat].numpy()),
+            GaussianMixture(world.generator.weights.shape[1], random_state=0).fit(world.synthetic[repeat].numpy()),
         )
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -86,14 +88,14 @@ def gaussian_protocol(world: GaussianWorld, repeats: int = 100, seed: int = 0) -
 
 
 def _exact(w: GaussianWorld) -> dict[str, Tensor]:
-    known = {"c": w.c, "n_a": w.n_a, "n_g": w.n_g, "s2": w.s2, "g2": w.g2, "q2": w.q2, "d": w.d}
+    ggmi_of = partial(gaussian_ggmi, c=w.c, n_a=w.n_a, n_g=w.n_g, s2=w.s2, g2=w.g2, q2=w.q2, d=w.d)
     anchor = gaussian_weight_information(w.n_a, w.d, w.s2, w.t2).mixture
     synthetic = gaussian_weight_information(w.n_g, w.d, w.g2, w.synthetic_t2).mixture
     shared = (1 - w.c**2) * w.s2 / w.n_a - (1 - w.c) ** 2 * w.b2  # what recycling saves, what own knowledge costs
     values = {
         "ggmi_mixture_exact": anchor - synthetic,
-        "ggmi_exact": gaussian_ggmi(**known),
-        "ggmi_given_exact": gaussian_ggmi(**known, conditioning="generator"),
+        "ggmi_exact": ggmi_of(),
+        "ggmi_given_exact": ggmi_of(conditioning="generator"),
         "kl_gap_exact": w.d / (2 * w.s2) * (shared - w.g2 / w.n_g),
         "generalisation_gap_difference_exact": w.d * (1 / w.n_a - w.g2 / (w.n_g * w.s2)),
     }
@@ -110,8 +112,8 @@ def _mixture(
     terms = ggmi_upper_bound_terms(gain, *totals)
     return {
         "ggmi_mixture": torch.vmap(ggmi)(first_a, final_a, first_g, final_g),
-        "bound": terms.bound,
-        "slack": terms.slack,
+        "bound": cast(Tensor, terms.bound),
+        "slack": cast(Tensor, terms.slack),
         "a_star": terms.a_star,
     }
 

@@ -7,19 +7,15 @@ with K (50 of each component) while the synthetic samples stay 200, so that K an
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ggmi_callbacks.verification.gaussian import GaussianWorld, gaussian_protocol
+from ggmi_callbacks.verification.parallel import in_parallel
 from ggmi_callbacks.verification.protocol import mixture_protocol
 
 PANELS = ("K", "J", "L", "K, anchors fixed")
@@ -72,11 +68,7 @@ def sweep(design: Design, *, progress: bool = True) -> list[Point]:
         [('K', 2), ('K', 3), ('J', 2)]
     """
     jobs = [(design, panel, value) for panel in PANELS for value in design.values]
-    if design.device != "cpu":
-        return [_run(job) for job in tqdm(jobs, desc="settings", disable=not progress)]
-    # Parallel settings beat parallel operations: those are short, and their threads would wait for each other.
-    with one_thread(), ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(tqdm(pool.map(_run, jobs), desc="settings", total=len(jobs), disable=not progress))
+    return in_parallel(_run, jobs, design.device, "settings" if progress else None)
 
 
 def _run(job: tuple[Design, str, int]) -> Point:
@@ -111,17 +103,6 @@ def _stream(seed: int, panel: int, value: int) -> int:
     return ((seed * 8 + panel) << 16) + value
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch's operations on one thread each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def summarise(x: Tensor, error: Tensor | None = None) -> dict[str, float]:
     """Mean, spread and quantiles over the repeats in which x is defined; ``error`` is its Monte Carlo error."""
     x = x.reshape(-1)  # closed forms are 0-dim
@@ -146,6 +127,5 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
             for name, x in point.result.items():
                 if not name.endswith("_error"):
                     row = summarise(x, point.result.get(f"{name}_error"))
-                    row = {key: f"{number:.6g}" for key, number in row.items()}
-                    setting = {"panel": point.panel, "value": point.value, **point.sizes}
-                    writer.writerow({**setting, "quantity": name, **row})
+                    setting = {"panel": point.panel, "value": point.value, **point.sizes, "quantity": name}
+                    writer.writerow(setting | {key: f"{number:.6g}" for key, number in row.items()})

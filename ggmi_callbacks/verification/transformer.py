@@ -10,10 +10,11 @@ Losses are in nats, summed over the tokens of a sequence.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 _HEADS = 2
 _RATE = 5e-3  # of Adam
@@ -41,17 +42,8 @@ class Fleet(nn.Module):
         self.embed = weights(tokens + 1, width)  # the last row stands for "nothing yet"
         self.prompt = weights(tokens, width)
         self.place = weights(length, width)
-        self.layers = nn.ModuleList(
-            nn.ParameterDict(
-                {
-                    "qkv": weights(width, 3 * width),
-                    "mix": weights(width, width),
-                    "up": weights(width, 4 * width),
-                    "down": weights(4 * width, width),
-                }
-            )
-            for _ in range(2)
-        )
+        shapes = (width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)  # qkv, mix, up, down
+        self.layers = nn.ModuleList(nn.ParameterList(weights(*shape) for shape in shapes) for _ in range(2))
         self.head = nn.Parameter(torch.zeros(models, width, tokens, device=rng.device))  # uniform to begin with
 
     def forward(self, y: Tensor, prompt: Tensor | None = None) -> Tensor:
@@ -63,11 +55,13 @@ class Fleet(nn.Module):
             x = x + F.one_hot(prompt, self.tokens).flatten(1, 2).to(x.dtype) @ self.prompt
         x = x + self.place.repeat(1, batch, 1)
         for layer in self.layers:
-            qkv = F.rms_norm(x, x.shape[-1:]) @ layer["qkv"]
-            q, k, v = qkv.view(models * batch, length, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
+            qkv, mix, up, down = cast(nn.ParameterList, layer)
+            q, k, v = (
+                (F.rms_norm(x, x.shape[-1:]) @ qkv).view(models * batch, length, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
+            )
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-            x = x + mixed.reshape(models, batch * length, -1) @ layer["mix"]
-            x = x + F.gelu(F.rms_norm(x, x.shape[-1:]) @ layer["up"]) @ layer["down"]
+            x = x + mixed.reshape(models, batch * length, -1) @ mix
+            x = x + F.gelu(F.rms_norm(x, x.shape[-1:]) @ up) @ down
         logits = F.rms_norm(x, x.shape[-1:]) @ self.head
         nll = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
         return nll.view(models, batch, length).sum(-1)
@@ -81,7 +75,6 @@ def train(
     *,
     prompt: Tensor | None = None,
     batch: int = 32,
-    progress: str | None = None,
 ) -> Tensor:
     """Train every model on its own first ``sizes[r]`` sequences of y [R, n, T].
 
@@ -92,7 +85,7 @@ def train(
     optimiser = torch.optim.Adam(fleet.parameters(), lr=_RATE)
     first = torch.full(y.shape[:2], torch.nan, device=y.device)
     rows = torch.arange(len(y), device=y.device)[:, None]
-    for step in tqdm(range(steps), desc=progress, disable=progress is None):
+    for step in range(steps):
         turn = step * batch + torch.arange(batch, device=y.device).expand(len(y), -1)  # [R, B]
         index = turn % sizes[:, None]
         nll = fleet(y[rows, index], None if prompt is None else prompt[rows, index])

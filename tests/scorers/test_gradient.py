@@ -236,11 +236,14 @@ def test_scoring_leaves_the_model_as_it_was(build, make: type[AnchorGradient]) -
 
 def test_a_restart_keeps_the_direction_and_its_age(build) -> None:
     probe = build()
-    scorer, resumed = prepared(GradientScorer(LR, anchor_batches=2), probe, step=7), GradientScorer(LR, anchor_batches=2)
-    resumed.load_state_dict(scorer.state_dict())
+    scorer, resumed = (
+        prepared(GradientScorer(LR, anchor_batches=2), probe, step=7),
+        GradientScorer(LR, anchor_batches=2),
+    )
     with torch.no_grad():
         probe.model.lm_head.weight.add_(0.1)  # training went on, and the direction is still young
     resumed.prepare(probe, ANCHORS, NO_SHADOW)
+    resumed.load_state_dict(scorer.state_dict())
     for step in (20, 27):  # 27 is its time
         scorer.refresh(step)
         resumed.refresh(step)
@@ -258,7 +261,7 @@ def test_direction_of_layers_that_the_likelihood_does_not_see_is_no_gain(make_mo
             return self.inner(**inputs)
 
     probe = Probe(Idle(), CausalLM())
-    with pytest.raises(RuntimeError, match="unused|not have been used"):
+    with pytest.raises(RuntimeError, match=r"not have been used"):
         prepared(GradientScorer(LR, layers=1), probe)
 
 

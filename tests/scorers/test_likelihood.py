@@ -122,8 +122,8 @@ def test_a_restart_keeps_the_weights_from_before_training(probe: Probe) -> None:
     torch.save(scorer.state_dict(), saved)
     saved.seek(0)
     train_a_little(probe)
-    resumed.load_state_dict(torch.load(saved, weights_only=True))
     resumed.prepare(probe, ANCHORS, shadow)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
     assert torch.equal(resumed(BATCH, LAYOUT), scorer(BATCH, LAYOUT))
 
 

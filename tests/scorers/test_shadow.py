@@ -13,7 +13,7 @@ from torch import Tensor
 from ggmi_callbacks import CausalLM
 from ggmi_callbacks.probe import Probe
 from ggmi_callbacks.scorers import Shadow, train_shadow
-from tests._batches import VOCABULARY, batches, padded, samples
+from tests._batches import VOCABULARY, batches, padded
 
 ANCHORS = batches(8, seed=4)
 TASK = CausalLM()
@@ -103,7 +103,9 @@ def test_the_epoch_is_kept_after_which_held_out_anchors_are_shortest(build, anch
     probe, data = build(), learnable(8) if anchors == "learnable" else ANCHORS
     shadow = run(probe, data, learning_rate=learning_rate, epochs=4)
     held, _ = split(0)
-    assert mean_nll(probe, shadow.parameters, [data[i] for i in held]) == pytest.approx(min(shadow.heldout_nll), rel=1e-6)
+    assert mean_nll(probe, shadow.parameters, [data[i] for i in held]) == pytest.approx(
+        min(shadow.heldout_nll), rel=1e-6
+    )
     assert len(shadow.heldout_nll) == shadow.epochs + 1
     # It stops at the first epoch that does not shorten them.
     falls = [after < before for before, after in zip(shadow.heldout_nll, shadow.heldout_nll[1:], strict=False)]
@@ -176,14 +178,18 @@ def test_anchors_without_a_finite_code_length_are_refused(build, where: str) -> 
     if where == "weights":
         with torch.no_grad():
             probe.model.lm_head.weight[3] = float("nan")
-    with pytest.raises(ValueError, match="`anchors` have a code length of (nan|inf) nats"):
+    with pytest.raises(ValueError, match=r"`anchors` have a code length of (nan|inf) nats"):
         run(probe, learning_rate=3e-3 if where == "weights" else 1e20)
 
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"epochs": 0}, "epochs"), ({"learning_rate": 0.0}, "learning_rate"), ({"learning_rate": -1.0}, "learning_rate")],
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+    ],
 )
-def test_a_shadow_that_would_learn_nothing_is_refused_by_name(build, settings: dict, word: str) -> None:
-    with pytest.raises(ValueError, match=f"`{word}`|`shadow_{word}`"):
+def test_arguments_that_mean_nothing_are_refused_by_name(build, settings: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=f"`{word}`"):
         run(build(), **settings)

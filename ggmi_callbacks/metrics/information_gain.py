@@ -1,0 +1,159 @@
+"""What a generator adds beyond its prompt, as a metric."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+
+from ggmi_callbacks.functional._checks import check_choice
+from ggmi_callbacks.functional._embedding_gain import EMBEDDING_ESTIMATORS, embedding_information_gain
+from ggmi_callbacks.functional._interval import moments
+from ggmi_callbacks.functional._samples import check_rows
+from ggmi_callbacks.functional.information_gain import _code_length, _mean_compute
+from ggmi_callbacks.functional.matrix_entropy import Kernel
+from ggmi_callbacks.metrics._base import InformationMetric, Value
+
+GainEstimator = Literal["log_probs", "reference", "matrix", "knn", "gaussian"]
+GAIN_ESTIMATORS = ("log_probs", "reference", *EMBEDDING_ESTIMATORS)
+
+
+class InformationGain(InformationMetric):
+    r"""Information gain of a generator, dI: what its outputs hold beyond their prompts, in nats per output.
+
+    .. math::
+        \Delta I = H(M(p)) - I(h(e_p); M(p)) = H(y \mid p)
+
+    ``estimator`` decides what ``forward`` and ``update`` accept:
+
+    - ``"log_probs"``: ``log_probs`` [n, T] (or [n]) under the law that sampled the outputs, and ``mask`` [n, T]; see
+      :func:`~ggmi_callbacks.functional.information_gain`. The state is three running sums.
+    - ``"reference"``: the same under another model: a cross-entropy, an upper bound on dI; see
+      :func:`~ggmi_callbacks.functional.cross_entropy_upper_bound`.
+    - ``"matrix"``, ``"knn"``, ``"gaussian"``: ``prompt`` [n, d_p] and ``output`` [n, d_y] embeddings; see
+      :func:`~ggmi_callbacks.functional.embedding_information_gain`. They are kept, so memory grows with the samples.
+
+    As output of ``forward`` and ``compute`` the metric returns dI, a 0-dim tensor, or an
+    :class:`~ggmi_callbacks.functional.Interval` with ``confidence``.
+
+    Args:
+        estimator: one of the above; the instance is of a subclass that fits it.
+        kernel: for ``"matrix"``, as in :func:`~ggmi_callbacks.functional.embedding_information_gain`.
+        k: for ``"knn"``, which neighbour.
+        confidence: level of an interval over samples, or None.
+        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        kwargs: see :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is out of range or shapes do not match.
+
+    Example:
+        >>> import torch
+        >>> metric = InformationGain()
+        >>> metric.update(torch.tensor([[0.5, 0.5], [0.25, 1.0]]).log())
+        >>> metric.compute()
+        tensor(1.3863)
+        >>> metric = InformationGain(estimator="matrix", kernel="cosine")
+        >>> metric.update(prompt=torch.eye(4).repeat(8, 1), output=torch.eye(8).repeat_interleave(4, 0))
+        >>> metric.compute()
+        tensor(2.0794)
+    """
+
+    is_differentiable = True
+    higher_is_better = None
+    full_state_update = False
+    plot_label = "information gain (nats per output)"
+
+    def __new__(cls, estimator: GainEstimator = "log_probs", *_: Any, **__: Any) -> "InformationGain":
+        """Choose the subclass whose ``update`` fits the estimator, as torchmetrics does by task."""
+        check_choice("estimator", estimator, GAIN_ESTIMATORS)
+        if cls is InformationGain:
+            cls = EmbeddingInformationGain if estimator in EMBEDDING_ESTIMATORS else LogProbInformationGain
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        estimator: GainEstimator = "log_probs",
+        kernel: Kernel = "gaussian",
+        k: int = 5,
+        *,
+        confidence: float | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
+        self.estimator: GainEstimator = estimator
+        self.kernel = kernel
+        self.k = k
+
+
+class LogProbInformationGain(InformationGain):
+    """:class:`InformationGain` from log-probabilities: three running sums.
+
+    Example:
+        >>> from torch import tensor
+        >>> LogProbInformationGain("reference")(tensor([-1.0, -3.0]))
+        tensor(2.)
+    """
+
+    code_lengths: Tensor
+
+    def __init__(self, estimator: Literal["log_probs", "reference"] = "log_probs", **kwargs: Any) -> None:
+        super().__init__(estimator, **kwargs)
+        self.add_state("code_lengths", default=torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, log_probs: Tensor, mask: Tensor | None = None) -> None:
+        """Add the log-probabilities of a batch of outputs."""
+        lengths = _code_length(log_probs, mask)
+        self._validate(log_probs=lengths)
+        self.code_lengths = self.code_lengths + moments(lengths)
+
+    def compute(self) -> Value:
+        """Mean code length of all outputs seen."""
+        return self._finish(_mean_compute(self.code_lengths, self.confidence))
+
+
+class EmbeddingInformationGain(InformationGain):
+    """:class:`InformationGain` from embeddings, which it keeps.
+
+    Example:
+        >>> import torch
+        >>> prompt, noise = torch.randn(2, 2000, 1, generator=torch.Generator().manual_seed(0))
+        >>> dI = EmbeddingInformationGain("gaussian")(prompt, 3 * prompt + noise)
+        >>> abs(float(dI) - 1.4189) < 0.1  # log(2 pi e) / 2, the entropy of the noise
+        True
+    """
+
+    prompts: list[Tensor]
+    outputs: list[Tensor]
+
+    def __init__(self, estimator: Literal["matrix", "knn", "gaussian"] = "matrix", **kwargs: Any) -> None:
+        super().__init__(estimator, **kwargs)
+        self.add_state("prompts", default=[], dist_reduce_fx="cat")
+        self.add_state("outputs", default=[], dist_reduce_fx="cat")
+
+    def update(self, prompt: Tensor, output: Tensor) -> None:
+        """Keep the embeddings of a batch of prompts and of their outputs."""
+        for name, x in (("prompt", prompt), ("output", output)):
+            if x.ndim != 2:
+                raise ValueError(
+                    f"Expected argument `{name}` to have shape [n, d] but got {list(x.shape)}; pool the hidden states "
+                    "of each text to one vector first."
+                )
+        check_rows(prompt=prompt, output=output)
+        self._validate(prompt=prompt, output=output)
+        self.prompts.append(prompt.to(torch.promote_types(prompt.dtype, torch.float32)))
+        self.outputs.append(output.to(torch.promote_types(output.dtype, torch.float32)))
+
+    def compute(self) -> Value:
+        """Information gain of all samples kept."""
+        return self._finish(
+            embedding_information_gain(
+                dim_zero_cat(self.prompts),
+                dim_zero_cat(self.outputs),
+                estimator=self.estimator,  # type: ignore[arg-type]
+                kernel=self.kernel,
+                k=self.k,
+                confidence=self.confidence,
+            )
+        )
