@@ -1,7 +1,7 @@
 """An engine between a causal language model and whoever calls it.
 
-    with engine.attach(model):
-        loss = model(**batch).loss       # scored, filtered and weighted on the way
+with engine.attach(model):
+    loss = model(**batch).loss       # scored, filtered and weighted on the way
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Attachment:
         if not self._trains(module):
             return
         if self.engine.policy.acts and self._weighted_calls() == self._calls:
-            raise RuntimeError(f"{type(module).__name__} made its loss without `loss_function`, so weights did not act.")
+            raise RuntimeError(
+                f"{type(module).__name__} made its loss without `loss_function`, so weights did not act."
+            )
         if self.engine.wants_log_probs:
             self.engine.watch(self.engine.probe.task.output_log_probs(outputs, kwargs))
 

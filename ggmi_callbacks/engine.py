@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ggmi_callbacks.attachment import Attachment
 from ggmi_callbacks.budget import Budget
+from ggmi_callbacks.distributed import broadcast, gather_padded
 from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.memory import Visit
+from ggmi_callbacks.memory import GainCache, Visit
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.probe import Probe
 from ggmi_callbacks.recorder import Recorder
@@ -59,6 +60,8 @@ class GainEngine:
         shadow_epochs: at most so many passes of the shadow over the anchors.
         overhead: share of step time that the engine may take; None for the policy's default (5 % for Monitor, no
             limit for a policy that acts). Samples beyond it are not scored: gain null, weight 1, kept.
+        num_samples: size of the training set, if ids are positions in it: gains that never change
+            (:attr:`Scorer.static`) are then found in the first epoch and remembered.
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
@@ -80,6 +83,7 @@ class GainEngine:
         learning_rate: float = 1e-4,
         shadow_epochs: int = 3,
         overhead: float | None = None,
+        num_samples: int | None = None,
         capacity: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -101,6 +105,8 @@ class GainEngine:
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         self._seen = self._scored = 0
+        self._cache = GainCache(num_samples, self.device) if num_samples and self.scorer.static else None
+        self._recall = False
         self._current: _Step | None = None
         self._refreshed_at = -1
 
@@ -125,9 +131,14 @@ class GainEngine:
                     seed=self.seed,
                     progress=self.progress,
                 )
-            _broadcast(self.shadow.parameters)
+            broadcast(self.shadow.parameters.values())
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
         self.policy.reset()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Say that pass number ``epoch`` over the data begins, from 0; every rank must call it."""
+        self.first_epoch = epoch == 0
+        self._recall = epoch > 0 and self._cache is not None and self._cache.complete()
 
     def observe(self, inputs: Inputs) -> Inputs:
         """Score a batch, weigh it, and return the batch to train on.
@@ -143,15 +154,9 @@ class GainEngine:
         if ids is None:
             ids = torch.arange(self._seen, self._seen + layout.n, device=layout.target.device)
         self._seen += layout.n
-        scored = self._scored < _ALWAYS_SCORED or self.budget.allows("score")
-        if scored:
-            self._scored += layout.n
-            with self.budget.spend("score"):
-                gain = self._score(inputs, layout)
-                self.recorder.remember_prompts(inputs, layout)
-        else:
-            gain = torch.full((layout.n,), float("nan"), device=layout.target.device)
-        weights = self.policy(gain, self._everywhere(gain)) if self.policy.acts else torch.ones_like(gain)
+        scored = not self._recall and (self._scored < _ALWAYS_SCORED or self.budget.allows("score"))
+        gain = self._gain(inputs, layout, ids.flatten(), scored)
+        weights = self.policy(gain, gather_padded(gain, self.capacity)) if self.policy.acts else torch.ones_like(gain)
         source = self._source_of(ids)
         self.recorder.see(gain, source, weights)
         nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
@@ -188,7 +193,9 @@ class GainEngine:
         if step is None:
             raise RuntimeError("call `observe` with the batch before `mean`.")
         if len(losses) != len(step.weights):
-            raise ValueError(f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}.")
+            raise ValueError(
+                f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}."
+            )
         self.watch(-losses[:, None])
         taken = 1.0 if step.kept is None or len(step.kept) else 0.0  # an emptied batch runs one sample for form's sake
         return taken * (losses * step.weights).sum() / step.count
@@ -270,6 +277,7 @@ class GainEngine:
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
+            "cache": None if self._cache is None else (self._cache.gain, self._cache.known),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -281,6 +289,8 @@ class GainEngine:
         self.scorer.load_state_dict(state["scorer"])
         self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
+        if self._cache is not None and state["cache"] is not None:
+            self._cache.gain, self._cache.known = state["cache"]
 
     def _flush(self) -> None:
         if bad := self.ledger.flush():
@@ -288,6 +298,20 @@ class GainEngine:
                 f"the loss of samples {bad[:20]} is not finite (ids in the training set, {len(bad)} in all, by step "
                 f"{self.step}). Look at these samples, or lower the learning rate."
             )
+
+    def _gain(self, inputs: Inputs, layout: Layout, ids: Tensor, scored: bool) -> Tensor:
+        """Gains [n]: remembered, found now, or NaN if the budget does not allow."""
+        if self._recall and self._cache is not None:
+            return self._cache.gain[ids]
+        if not scored:
+            return torch.full((layout.n,), float("nan"), device=layout.target.device)
+        self._scored += layout.n
+        with self.budget.spend("score"):
+            gain = self._score(inputs, layout)
+            self.recorder.remember_prompts(inputs, layout)
+            if self._cache is not None:
+                self._cache.put(ids, gain)
+        return gain
 
     def _score(self, inputs: Inputs, layout: Layout) -> Tensor:
         if self._refreshed_at != self.step:
@@ -302,25 +326,14 @@ class GainEngine:
             return torch.full_like(ids.flatten(), len(self.ledger.sources))
         return self._codes[ids.flatten()]
 
-    def _everywhere(self, gain: Tensor) -> Tensor:
-        """Gains of all ranks in rank order, padded with NaN to ``capacity`` each."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return gain
-        if self.capacity is None or len(gain) > self.capacity:
-            raise ValueError(f"`capacity` must be at least the samples in a batch ({len(gain)}), got {self.capacity}.")
-        padded = gain.new_full((self.capacity,), float("nan"))
-        padded[: len(gain)] = gain
-        out = [torch.empty_like(padded) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(out, padded)
-        return torch.cat(out)
-
 
 def _check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
     batches = list(anchors)
     samples = sum(task.layout(batch).n for batch in batches)
     if samples < 2 or len(batches) < 2:
         raise ValueError(
-            f"`anchors` must hold at least two samples, in two batches (one is held out), got {samples} in {len(batches)}."
+            f"`anchors` must hold at least two samples, in two batches (one is held out), got {samples} in "
+            f"{len(batches)}."
         )
     without = sum(int((task.layout(batch).tokens == 0).sum()) for batch in batches)
     if without:
@@ -333,9 +346,3 @@ def _check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
 
 def _to(batch: Inputs, device: torch.device) -> Inputs:
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items() if k != SAMPLE_KEY}
-
-
-def _broadcast(parameters: dict[str, Tensor]) -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in parameters.values():
-            torch.distributed.broadcast(tensor, 0)

@@ -50,6 +50,7 @@ class Ledger:
     def __init__(self, sources: Sequence[str] = ()) -> None:
         self.sources = list(sources)
         self._pending: list[Tensor] = []
+        self._none = torch.empty(6, 0, dtype=torch.float64)  # no rows, where the last ones were: NCCL gathers no other
         self._tables: list[pa.Table] = []
 
     def write(self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor) -> Tensor:
@@ -59,6 +60,7 @@ class Ledger:
             [torch.full_like(nll, step), ids.double(), source.double(), gain.double(), weight.double(), nll]
         )
         self._pending.append(rows)
+        self._none = rows[:, :0]
         return rows[-1]
 
     def flush(self) -> list[int]:
@@ -68,7 +70,7 @@ class Ledger:
             Ids of the samples among them whose code length was measured and is not finite.
 
         """
-        rows = torch.cat(self._pending, dim=1) if self._pending else torch.empty(6, 0, dtype=torch.float64)
+        rows = torch.cat([self._none, *self._pending], dim=1)
         self._pending = []
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows = torch.cat(gather_all_tensors(rows.T.contiguous())).T

@@ -1,4 +1,4 @@
-"""Two small memories of the stream, both drawn from its whole past: batches to see again, prompts to compare.
+"""Small memories of the stream: batches to see again, prompts to compare, gains that do not change.
 
 A reservoir (algorithm R) holds a uniform sample of all that has passed, whatever its length, in constant space.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
 from ggmi_callbacks.tasks import Inputs, Layout
 
 
@@ -54,6 +55,34 @@ class Reservoir:
         self.visits = [Visit(inputs, Layout(**layout), nll) for inputs, layout, nll in state["visits"]]
         self._added = state["added"]
         self._random.setstate(state["random"])
+
+
+class GainCache:
+    """Gains by sample id, for scorers under which a sample's gain never changes.
+
+    Args:
+        size: number of samples in the training set; ids are below it.
+        device: where gains are.
+
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.gain = torch.zeros(size, device=device)
+        self.known = torch.zeros(size, device=device)
+
+    def put(self, ids: Tensor, gain: Tensor) -> None:
+        """Remember ``gain`` [n] (NaN too: a sample without targets has none)."""
+        self.gain[ids], self.known[ids] = gain, 1.0
+
+    def complete(self) -> bool:
+        """Whether every sample is known; pools what all ranks know, and waits for the device."""
+        if is_distributed():
+            missing = sum_over_ranks(self.gain.isnan().float())
+            ranks = sum_over_ranks(self.known)  # that know a sample: ranks pad their last batches with others' samples
+            mean = sum_over_ranks(self.gain.nan_to_num(0.0) * self.known) / ranks.clamp_min(1)
+            self.gain = torch.where(missing > 0, torch.full_like(mean, float("nan")), mean)
+            self.known = ranks.clamp_max(1)
+        return bool(self.known.all())
 
 
 class PromptRing:

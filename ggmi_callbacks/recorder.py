@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from ggmi_callbacks.functional import Interval, ggmi_terms, weight_information
+from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
+from ggmi_callbacks.functional import Interval, embedding_information_gain, ggmi_terms, weight_information
 from ggmi_callbacks.memory import PromptRing, Reservoir, Visit
 from ggmi_callbacks.metrics.gain import Gain
 from ggmi_callbacks.probe import Probe
@@ -100,7 +101,7 @@ class Recorder:
             summary = self.gain.summary()
         with self.coverage.sync_context():
             coverage = self.coverage.summary()["coverage"]
-        nll = _sum_over_ranks(self._nll)
+        nll = sum_over_ranks(self._nll)
         values = {
             "gain": summary["mean"],
             "gain_low": summary["low"],
@@ -114,7 +115,7 @@ class Recorder:
             values["kept"] = summary["kept"][-1]
         if self._anchor_nll is not None:
             values["anchor_nll"] = self._anchor_nll
-        pairs, total = self._all_pairs(), _sum_over_ranks(self._trained)
+        pairs, total = self._all_pairs(), sum_over_ranks(self._trained)
         if pairs is not None:
             values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
         if (information_gain := self._information_gain()) is not None:
@@ -125,7 +126,7 @@ class Recorder:
 
     def ggmi(self, shadow: Shadow) -> dict[str, float]:
         """GGMI of the run, its terms in total, per sample and per token; every rank must call it."""
-        pairs, total = self._all_pairs(), _sum_over_ranks(self._trained)
+        pairs, total = self._all_pairs(), sum_over_ranks(self._trained)
         if pairs is None:
             return {}
         first, now, tokens = pairs
@@ -174,20 +175,20 @@ class Recorder:
 
     def _all_pairs(self) -> Pairs | None:
         """Second looks of all ranks; ranks look back at different samples."""
-        if not _distributed():
+        if not is_distributed():
             return self._pairs
         local = torch.stack(self._pairs) if self._pairs else torch.empty(3, 0, device=self._nll.device)
         everywhere = torch.cat(gather_all_tensors(local.T.contiguous())).T
         return tuple(everywhere) if everywhere.shape[1] else None
 
     def _information_gain(self) -> Tensor | None:
-        from ggmi_callbacks.functional import embedding_information_gain
-
         prompts, outputs = self.prompts.pairs()
         if len(prompts) < 2:
             return None
         self.estimators["information_gain"] = f"matrix, mean input embeddings of {len(prompts)} samples"
-        return embedding_information_gain(prompts, outputs, estimator="matrix")
+        gain = embedding_information_gain(prompts, outputs, estimator="matrix")
+        assert isinstance(gain, Tensor)
+        return gain
 
     def _publish(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Bring ``values`` to the host at once; what was not measured is left out."""
@@ -195,14 +196,3 @@ class Recorder:
         logs = {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if math.isfinite(v)}
         self.latest.update(logs)
         return logs
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    if _distributed():
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-    return values

@@ -51,7 +51,9 @@ class SampleLoss(Task):
         """See :meth:`Task.log_probs`; one target a sample, [n, 1]."""
         losses = self.loss(model, unwrap_batch(inputs))
         if losses.dim() != 1:
-            raise ValueError(f"the per-sample loss must have shape [n], got {tuple(losses.shape)}: use reduction='none'.")
+            raise ValueError(
+                f"the per-sample loss must have shape [n], got {tuple(losses.shape)}: use reduction='none'."
+            )
         return -losses[:, None]
 
     def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -62,7 +64,9 @@ class SampleLoss(Task):
         """See :meth:`Task.select`. A batch that loses every sample keeps its first one, at weight zero."""
         kept = weights.gt(0).nonzero().flatten()
         rows = kept if len(kept) else kept.new_zeros(1)
-        return pytree.tree_map_only(Tensor, lambda t: t[rows] if t.dim() and len(t) == layout.n else t, dict(inputs)), kept
+        return pytree.tree_map_only(
+            Tensor, lambda t: t[rows] if t.dim() and len(t) == layout.n else t, dict(inputs)
+        ), kept
 
 
 def wrap_batch(batch: Any) -> Inputs:
@@ -72,4 +76,4 @@ def wrap_batch(batch: Any) -> Inputs:
 
 def unwrap_batch(inputs: Mapping[str, Any]) -> Any:
     """The batch that :func:`wrap_batch` was given."""
-    return inputs[BATCH_KEY] if BATCH_KEY in inputs else inputs
+    return inputs.get(BATCH_KEY, inputs)

@@ -1,6 +1,6 @@
 """Numbering samples, so that a batch knows which ones it holds.
 
-    loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryIds(collate))
+loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryIds(collate))
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class CarryIds:
         self.collate = collate
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
+        """Collate ``features``, some of which may carry ids."""
         if SAMPLE_KEY not in features[0]:
             return self.collate(features)
         ids = torch.cat([torch.as_tensor(f[SAMPLE_KEY]).reshape(-1) for f in features])  # packed rows hold several

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 try:
-    import lightning.pytorch as pl
-    import pytorch_lightning
-except ImportError:
-    try:
-        import pytorch_lightning as pl
-    except ImportError as error:  # pragma: no cover - exercised in a bare environment
-        raise ImportError(
-            "`ggmi_callbacks.integrations.lightning` needs Lightning: pip install 'ggmi-callbacks[lightning]'"
-        ) from error
-    pytorch_lightning = pl
+    import pytorch_lightning  # which lightning brings along
+except ImportError as error:  # pragma: no cover - exercised in a bare environment
+    raise ImportError(
+        "`ggmi_callbacks.integrations.lightning` needs Lightning: pip install 'ggmi-callbacks[lightning]'"
+    ) from error
+try:
+    from lightning.pytorch import Callback
+except ImportError:  # pragma: no cover - pytorch_lightning alone
+    from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.integrations.torch import batches
@@ -44,7 +43,7 @@ from ggmi_callbacks.scorers import Scorer
 SAMPLE_LOSS = "sample_loss"
 """Key of per-sample losses [n] in what ``training_step`` returns."""
 
-_BASES = tuple({pl.Callback, pytorch_lightning.Callback})  # one class may not serve the other's trainer
+_BASES = tuple(dict.fromkeys((Callback, pytorch_lightning.Callback)))  # one class may not serve the other's trainer
 
 
 class GGMICallback(*_BASES):  # type: ignore[misc]
@@ -122,6 +121,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
             learning_rate=lr,
             shadow_epochs=self.shadow_epochs,
             overhead=self.overhead,
+            num_samples=None if self.sources is None else len(self.sources),
             capacity=getattr(loader, "batch_size", None),
             seed=self.seed,
             progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
@@ -140,7 +140,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the engine whether samples are new."""
-        self.engine.first_epoch = trainer.current_epoch == 0
+        self.engine.begin_epoch(trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Close the engine's step when the optimiser has stepped, and log when Lightning does."""
@@ -191,7 +191,9 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         """Name and module of the causal LM inside ``pl_module``; no name if it has a loss of its own."""
         if self.model_attribute is not None:
             if not isinstance(getattr(pl_module, self.model_attribute, None), nn.Module):
-                raise ValueError(f"`model_attribute` {self.model_attribute!r} is no module of {type(pl_module).__name__}.")
+                raise ValueError(
+                    f"`model_attribute` {self.model_attribute!r} is no module of {type(pl_module).__name__}."
+                )
             return self.model_attribute, getattr(pl_module, self.model_attribute)
         found = [(k, m) for k, m in pl_module.named_children() if hasattr(causal_lm(m), "loss_function")]
         if self.sample_loss is not None or not found:
@@ -242,7 +244,6 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
 
         pl_module.training_step = training_step
         return lambda: pl_module.__dict__.pop("training_step", None)
-
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 try:
     import datasets
@@ -31,11 +30,11 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
     ) from error
 
 from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.integrations._datasets import anchor_batches, check_size, number, read_sources
 from ggmi_callbacks.ledger import Ledger
 from ggmi_callbacks.loss import fit_columns, scale_gradient, weigh_loss
 from ggmi_callbacks.policies import Monitor, Policy
-from ggmi_callbacks.rng import preserved_rng
-from ggmi_callbacks.samples import CarryIds, Numbered
+from ggmi_callbacks.samples import CarryIds
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
 
@@ -74,21 +73,28 @@ class GGMICallback(TrainerCallback):
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
     ) -> None:
-        self._check_trainer(trainer, anchors)
+        self._check_trainer(trainer)
+        check_size(anchors)
         self.trainer: Any = trainer
         self.policy = policy or Monitor()
         self._refuse(trainer)
         collate = trainer.data_collator
-        batches = self._anchor_batches(anchors)
         self._settings: dict[str, Any] = {
-            "anchors": batches,
+            "anchors": anchor_batches(
+                self._prepare_anchors(anchors),
+                len(anchors),
+                trainer.args.per_device_train_batch_size,
+                self._anchor_collator(),
+                trainer.model,
+            ),
             "policy": self.policy,
             "scorer": scorer,
             "task": self._task(),
-            "sources": self._sources(source),
+            "sources": None if source is None else read_sources(self._raw_dataset(), source),
             "overhead": overhead,
             "learning_rate": shadow_learning_rate or trainer.args.learning_rate,
             "shadow_epochs": shadow_epochs,
+            "num_samples": self._num_samples(),
             "capacity": self._capacity(),
             "seed": trainer.args.seed,
             "progress": not trainer.args.disable_tqdm and trainer.is_world_process_zero(),
@@ -150,6 +156,17 @@ class GGMICallback(TrainerCallback):
                 "`liger_kernel_config={'fused_linear_cross_entropy': False}` or use TRL's `SFTTrainer`."
             )
 
+    def _raw_dataset(self) -> Any:
+        """The training set as it was before it was packed."""
+        return self.trainer.train_dataset
+
+    def _with_ids(self, data: Any) -> Any:
+        return number(data)
+
+    def _num_samples(self) -> int | None:
+        data = self.trainer.train_dataset
+        return len(data) if hasattr(data, "__len__") else None
+
     def _capacity(self) -> int:
         return self.trainer.args.per_device_train_batch_size
 
@@ -179,7 +196,7 @@ class GGMICallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell the engine whether samples are new."""
-        self.engine.first_epoch = int(state.epoch or 0) == 0
+        self.engine.begin_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Close the engine's step."""
@@ -212,10 +229,8 @@ class GGMICallback(TrainerCallback):
         state = torch.load(path, map_location=self.engine.device, weights_only=True)
         self.engine.load_state_dict(state)
 
-    # -- the trainer's data ------------------------------------------------------------------------------------------
-
     @classmethod
-    def _check_trainer(cls, trainer: Any, anchors: Any) -> None:
+    def _check_trainer(cls, trainer: Any) -> None:
         if not isinstance(trainer, cls.trainer_class):
             name = cls.trainer_class.__name__
             raise TypeError(
@@ -225,59 +240,6 @@ class GGMICallback(TrainerCallback):
                 "    trainer.add_callback(GGMICallback(trainer, anchors=..., policy=...))\n"
                 "    trainer.train()\n"
             )
-        if anchors is None or (hasattr(anchors, "__len__") and len(anchors) < 2):
-            size = 0 if anchors is None else len(anchors)
-            raise ValueError(f"`anchors` must hold at least two real examples of the task, got {size}.")
-
-    def _anchor_batches(self, anchors: Any) -> list[Inputs]:
-        prepared = self._prepare_anchors(anchors)
-        if len(prepared) < 2:
-            raise ValueError(
-                f"`anchors` hold {len(prepared)} samples with target tokens after preprocessing (of {len(anchors)}): "
-                "their answers were masked or truncated away. Raise `max_length`, or check the completion mask."
-            )
-        size = min(self.trainer.args.per_device_train_batch_size, max(1, len(prepared) // 4))
-        with preserved_rng():  # a DataLoader draws from the global stream even when it does not shuffle
-            batches = [dict(batch) for batch in DataLoader(prepared, size, collate_fn=self._anchor_collator())]
-        vocabulary = self.trainer.model.get_input_embeddings().num_embeddings
-        largest = max(int(batch["input_ids"].max()) for batch in batches)
-        if largest >= vocabulary:
-            raise ValueError(
-                f"`anchors` hold token id {largest}, the model's vocabulary has {vocabulary}: they were tokenised "
-                "with another tokenizer."
-            )
-        return batches
-
-    def _sources(self, column: str | None) -> list[str | None] | None:
-        if column is None:
-            return None
-        data = self._raw_dataset()
-        if isinstance(data, (IterableDataset, datasets.IterableDataset)):
-            raise ValueError("`source` needs a data set with a length; a stream's sources are not known in advance.")
-        if isinstance(data, datasets.Dataset):
-            if column not in data.column_names:
-                raise ValueError(
-                    f"`source` {column!r} is not a column of `train_dataset`, which has {data.column_names}."
-                )
-            values = data[column]
-        else:
-            values = [data[i].get(column) for i in range(len(data))]
-            if None in values:
-                raise ValueError(f"`source` {column!r} is missing from sample {values.index(None)} of `train_dataset`.")
-        return [None if value is None else str(value) for value in values]
-
-    def _raw_dataset(self) -> Any:
-        return self.trainer.train_dataset
-
-    def _with_ids(self, data: Any) -> Any:
-        """``data`` with a column of sample ids: the position in the training set."""
-        if isinstance(data, datasets.IterableDataset):
-            return data.map(lambda _, index: {SAMPLE_KEY: index}, with_indices=True)
-        if isinstance(data, datasets.Dataset):
-            return data.add_column(SAMPLE_KEY, list(range(len(data))))
-        if isinstance(data, IterableDataset):
-            raise ValueError("`train_dataset` must be a `datasets` data set or have a length, got an IterableDataset.")
-        return Numbered(data)
 
     # -- the trainer's loss and log ----------------------------------------------------------------------------------
 

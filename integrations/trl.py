@@ -25,9 +25,9 @@ try:
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError("`ggmi_callbacks.integrations.trl` needs TRL: pip install 'ggmi-callbacks[trl]'") from error
 
-from ggmi_callbacks.integrations import transformers as base
 from transformers import Trainer
 
+from ggmi_callbacks.integrations import transformers as base
 from ggmi_callbacks.loss import scale_gradient
 from ggmi_callbacks.tasks import CausalLM, Inputs, Task
 
@@ -109,6 +109,14 @@ class GGMICallback(base.GGMICallback):
             )
         return self._unpacked
 
+    def _num_samples(self) -> int | None:
+        if not self.trainer.args.packing:
+            return super()._num_samples()
+        if self._unpacked is not None:
+            return len(self._unpacked)
+        lengths = self.trainer.train_dataset
+        return sum(map(len, lengths["seq_lengths"])) if "seq_lengths" in lengths.column_names else len(lengths)
+
     def _capacity(self) -> int:
         rows = super()._capacity()
         packed = self.trainer.args.packing and "seq_lengths" in self.trainer.train_dataset.column_names
@@ -152,7 +160,6 @@ class GGMICallback(base.GGMICallback):
     def _install_loss(self) -> Callable[[], None]:
         """Nothing to do: the loss is made of ``outputs.log_probs``."""
         return base._nothing
-
 
 
 def _segments(row: Mapping[str, Any]) -> Iterable[bytes]:

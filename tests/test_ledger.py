@@ -62,6 +62,23 @@ def test_an_empty_ledger_has_all_columns() -> None:
     assert ledger.to_dataset().column_names == ledger.table.column_names
 
 
+def test_a_rank_without_rows_gathers_where_its_rows_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last log of a run may follow another one at once; NCCL refuses tensors that are not on its device.
+    ledger, gathered = Ledger(), []
+
+    def gather(local: torch.Tensor) -> list[torch.Tensor]:
+        gathered.append((local.device.type, local.shape))
+        return [torch.empty(0, 6)]
+
+    monkeypatch.setattr("ggmi_callbacks.ledger.gather_all_tensors", gather)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    zero = torch.zeros(2, dtype=torch.long, device="meta")
+    ledger.write(0, zero, zero, zero.float(), zero.float())
+    ledger.flush()
+    ledger.flush()
+    assert gathered == [("meta", (2, 6)), ("meta", (0, 6))]
+
+
 def test_a_flush_names_the_samples_whose_code_length_is_infinite() -> None:
     ledger = Ledger()
     ids = torch.tensor([4, 8, 15])

@@ -40,3 +40,8 @@ def check_positive(**named: float) -> None:
     for name, value in named.items():
         if not value > 0:
             raise ValueError(f"Expected argument `{name}` to be positive but got {value}.")
+
+
+def check_totals(**named: float | None) -> None:
+    """Refuse a number of samples that is not positive; None stands for the number given."""
+    check_positive(**{name: value for name, value in named.items() if value is not None})

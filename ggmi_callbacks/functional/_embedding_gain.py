@@ -2,7 +2,7 @@ r"""Information gain from embeddings of prompts and outputs; notation as in :mod
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,36 @@ EmbeddingEstimator = Literal["matrix", "knn", "gaussian"]
 EMBEDDING_ESTIMATORS = ("matrix", "knn", "gaussian")
 
 
+@overload
+def embedding_information_gain(
+    prompt: Tensor,
+    output: Tensor,
+    *,
+    estimator: EmbeddingEstimator = ...,
+    kernel: Kernel = ...,
+    k: int = ...,
+    confidence: None = ...,
+) -> Tensor: ...
+@overload
+def embedding_information_gain(
+    prompt: Tensor,
+    output: Tensor,
+    *,
+    estimator: EmbeddingEstimator = ...,
+    kernel: Kernel = ...,
+    k: int = ...,
+    confidence: float,
+) -> Interval: ...
+@overload
+def embedding_information_gain(
+    prompt: Tensor,
+    output: Tensor,
+    *,
+    estimator: EmbeddingEstimator = ...,
+    kernel: Kernel = ...,
+    k: int = ...,
+    confidence: float | None,
+) -> Tensor | Interval: ...
 def embedding_information_gain(
     prompt: Tensor,
     output: Tensor,

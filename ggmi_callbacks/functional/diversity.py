@@ -43,7 +43,7 @@ def effective_diversity(
     Example:
         >>> import torch
         >>> round(float(effective_diversity(torch.eye(4).repeat(8, 1))), 4)  # four kinds of rows
-        tensor(4.0000)
+        4.0
     """
     entropy = matrix_entropy(x, alpha=alpha, kernel=kernel, bandwidth=bandwidth, confidence=confidence)
     return entropy.exp() if isinstance(entropy, Tensor) else Interval(*(part.exp() for part in entropy))

@@ -28,7 +28,6 @@ from ggmi_callbacks.functional._trace import largest_eigenvalue, trace_of_functi
 
 Kernel = Literal["gaussian", "cosine"] | Callable[[Tensor, Tensor], Tensor]
 KERNELS = ("gaussian", "cosine")
-_TOLERANCE = 2e-3  # standard error of a stochastic trace, relative
 _MEDIAN_ROWS = 2048
 
 
@@ -47,9 +46,10 @@ def matrix_entropy(
         S_\alpha = \frac{1}{1 - \alpha} \log \mathrm{tr} A^\alpha, \qquad
         S_1 = -\mathrm{tr}\, A \log A, \qquad A_{ij} = k(x_i, x_j) / n
 
-    Up to ``max_exact`` samples from the eigenvalues, and then differentiable; beyond that from a stochastic
-    trace in O(n^2) time whose standard error is at most 0.2 % of the trace (probes are added until it is; with
-    order 2 and for the cosine kernel with d < n the value is exact at any n).
+    Up to ``max_exact`` samples from the eigenvalues, and then differentiable; beyond that by a stochastic trace
+    in O(n^2) time. Its standard error is part of the interval; over widths, dimensions and orders of at least
+    one it stayed below 0.005 nats at n = 4096, for order 0.5 below 0.05. Order 2, order infinity and the
+    cosine kernel with d < n need no random probes at any n.
 
     Args:
         x: [n, d] or [n] samples, such as embeddings.
@@ -236,6 +236,6 @@ def _stochastic(a: Tensor, alpha: float) -> tuple[Tensor, float]:
         return -a.square().sum().log(), 0.0
     if math.isinf(alpha):
         return -largest_eigenvalue(a).log(), 0.0
-    trace, error = trace_of_function(a, lambda values: _power(values, alpha), _TOLERANCE)
+    trace, error = trace_of_function(a, lambda values: _power(values, alpha))
     scale = 1.0 if alpha == 1 else 1 / (float(trace) * abs(1 - alpha))
     return _entropy_of_trace(trace, alpha), float(error) * scale

@@ -26,7 +26,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_pair, check_positive
+from ggmi_callbacks.functional._checks import check_choice, check_pair, check_totals
 from ggmi_callbacks.functional._interval import (
     Interval,
     check_confidence,
@@ -179,8 +179,7 @@ def weight_information(
     check_pair(first_nll=first_nll, final_nll=final_nll)
     check_choice("estimator", estimator, ESTIMATORS)
     check_confidence(confidence)
-    if total is not None:
-        check_positive(total=total)
+    check_totals(total=total)
     return like(
         _weight_information_compute(
             _weight_information_update(first_nll, final_nll, estimator), estimator, total, confidence

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_positive
+from ggmi_callbacks.functional._checks import check_choice, check_totals
 from ggmi_callbacks.functional._loss_difference import relabel
 from ggmi_callbacks.functional.ggmi import CONDITIONING, GGMITerms, _combine, _ggmi_samples, _ggmi_terms
 from ggmi_callbacks.functional.weight_information import (
@@ -93,9 +93,7 @@ class GGMI(InformationMetric):
         super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         check_choice("estimator", estimator, ESTIMATORS)
         check_choice("per", per, ("total", "sample", "token"))
-        for name, total in (("anchor_total", anchor_total), ("synthetic_total", synthetic_total)):
-            if total is not None:
-                check_positive(**{name: total})
+        check_totals(anchor_total=anchor_total, synthetic_total=synthetic_total)
         self.estimator: Estimator = estimator
         self.per: Per = per
         self.anchor_total = anchor_total

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_pair, check_positive
+from ggmi_callbacks.functional._checks import check_choice, check_pair, check_totals
 from ggmi_callbacks.functional._interval import t_interval
 from ggmi_callbacks.functional.bounds import GGMIUpperBoundTerms, best_parameter, check_parameter
 from ggmi_callbacks.metrics._base import InformationMetric, Value
@@ -85,9 +85,7 @@ class GGMIUpperBound(InformationMetric):
     ) -> None:
         super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         check_parameter(a)
-        for name, total in (("anchor_total", anchor_total), ("synthetic_total", synthetic_total)):
-            if total is not None:
-                check_positive(**{name: total})
+        check_totals(anchor_total=anchor_total, synthetic_total=synthetic_total)
         self.a = a
         self.anchor_total = anchor_total
         self.synthetic_total = synthetic_total

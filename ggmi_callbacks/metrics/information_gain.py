@@ -1,13 +1,17 @@
 """What a generator adds beyond its prompt, as a metric."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from ggmi_callbacks.functional._checks import check_choice
-from ggmi_callbacks.functional._embedding_gain import EMBEDDING_ESTIMATORS, embedding_information_gain
+from ggmi_callbacks.functional._embedding_gain import (
+    EMBEDDING_ESTIMATORS,
+    EmbeddingEstimator,
+    embedding_information_gain,
+)
 from ggmi_callbacks.functional._interval import moments
 from ggmi_callbacks.functional._samples import check_rows
 from ggmi_callbacks.functional.information_gain import _code_length, _mean_compute
@@ -70,6 +74,10 @@ class InformationGain(InformationMetric):
         if cls is InformationGain:
             cls = EmbeddingInformationGain if estimator in EMBEDDING_ESTIMATORS else LogProbInformationGain
         return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[str, ...]:
+        """What ``__new__`` is given when the metric is unpickled."""
+        return (self.estimator,)
 
     def __init__(
         self,
@@ -151,7 +159,7 @@ class EmbeddingInformationGain(InformationGain):
             embedding_information_gain(
                 dim_zero_cat(self.prompts),
                 dim_zero_cat(self.outputs),
-                estimator=self.estimator,  # type: ignore[arg-type]
+                estimator=cast(EmbeddingEstimator, self.estimator),
                 kernel=self.kernel,
                 k=self.k,
                 confidence=self.confidence,

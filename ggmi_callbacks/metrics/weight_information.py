@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_pair, check_positive, check_vector
+from ggmi_callbacks.functional._checks import check_choice, check_pair, check_totals, check_vector
 from ggmi_callbacks.functional._loss_difference import CELLS, relabel
 from ggmi_callbacks.functional.weight_information import (
     ESTIMATORS,
@@ -107,8 +107,7 @@ class WeightInformation(InformationMetric):
     ) -> None:
         super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         check_choice("estimator", estimator, ESTIMATORS)
-        if total is not None:
-            check_positive(total=total)
+        check_totals(total=total)
         self.estimator: Estimator = estimator
         self.total = total
         self.add_state("code_lengths", default=empty_state(estimator), dist_reduce_fx="sum")

@@ -27,6 +27,9 @@ class Scorer(ABC):
 
     """
 
+    static = False
+    """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
+
     def __init__(self, normalize: Normalize = None) -> None:
         if normalize not in (None, "token"):
             raise ValueError(f"`normalize` must be None or 'token', got {normalize!r}.")

@@ -35,6 +35,7 @@ class LikelihoodScorer(Scorer):
         if reference not in ("initial", "current"):
             raise ValueError(f"`reference` must be 'initial' or 'current', got {reference!r}.")
         self.reference = reference
+        self.static = reference == "initial"
         self._initial: Parameters | None = None
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:

@@ -42,7 +42,7 @@ def verify_language(design: LanguageDesign, output: Path, *, progress: bool = Tr
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's correlation of two vectors.
+    """Pearson's correlation of two vectors; 0 where one of them is constant.
 
     Example:
         >>> import torch
@@ -50,7 +50,8 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
         tensor(1.)
     """
     x, y = x - x.mean(), y - y.mean()
-    return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt().clamp_min(1e-12)  # 0 if constant
+    scale = (x.square().sum() * y.square().sum()).sqrt().clamp_min(1e-12)
+    return ((x * y).sum() / scale).clamp(-1, 1)
 
 
 def _values(outcomes: Sequence[Outcome], name: str) -> Tensor:

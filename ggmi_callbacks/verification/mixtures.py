@@ -192,9 +192,9 @@ def fit(x: Tensor, components: int, generator: torch.Generator) -> Mixture:
         >>> import torch
         >>> rng = torch.Generator().manual_seed(0)
         >>> x = torch.randn(1, 400, 2, generator=rng).double() + torch.tensor([0.0, 20.0]).repeat(200)[None, :, None]
-        >>> fit(x, 2, rng).means.sort(dim=1).values.round()
-        tensor([[[-0., 0.],
-                 [20., 20.]]], dtype=torch.float64)
+        >>> fit(x, 2, rng).means.sort(dim=1).values.round().long()
+        tensor([[[ 0,  0],
+                 [20, 20]]])
     """
     if x.shape[1] < components:
         raise ValueError(

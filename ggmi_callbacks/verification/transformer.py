@@ -53,7 +53,7 @@ class Fleet(nn.Module):
         x = F.one_hot(before, self.tokens + 1).flatten(1, 2).to(self.embed.dtype) @ self.embed  # [R, B T, D]
         if prompt is not None:
             x = x + F.one_hot(prompt, self.tokens).flatten(1, 2).to(x.dtype) @ self.prompt
-        x = x + self.place.repeat(1, batch, 1)
+        x = x + self.place[:, :length].repeat(1, batch, 1)
         for layer in self.layers:
             qkv, mix, up, down = cast(nn.ParameterList, layer)
             q, k, v = (

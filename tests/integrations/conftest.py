@@ -19,7 +19,9 @@ def tokenised(dataset, tokenizer):
 def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
     """Build a trainer ("sft" or "trainer"), with a callback if ``policy`` is given; returns both."""
 
-    def make(kind: str, policy=None, *, model=None, train=None, callback=None, output=None, trainer_kwargs=None, **args):
+    def make(
+        kind: str, policy=None, *, model=None, train=None, callback=None, output=None, trainer_kwargs=None, **args
+    ):
         model = model or make_model()
         train = synthetic if train is None else train
         settings = {

@@ -20,9 +20,17 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder)
     settings = {
-        **{"output_dir": f"{output}.d", "per_device_train_batch_size": int(batch), "num_train_epochs": 2},
-        **{"learning_rate": 1e-2, "logging_steps": 2, "report_to": "none", "save_strategy": "no", "use_cpu": True},
-        **{"disable_tqdm": True, "seed": 3, "max_grad_norm": 0.0},
+        "output_dir": f"{output}.d",
+        "per_device_train_batch_size": int(batch),
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "logging_steps": 2,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 3,
+        "max_grad_norm": 0.0,
         "optim": "sgd",  # Adam turns rounding of tiny gradients into steps of full size
     }
     if kind == "sft":
@@ -39,5 +47,8 @@ if __name__ == "__main__":
     if trainer.is_world_process_zero():
         rows = callback.ledger.table.to_pylist()
         parameters = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-        logs = [{k: v for k, v in e.items() if k.startswith(("ggmi/gain", "ggmi/kept", "ggmi/cov"))} for e in trainer.state.log_history]
+        logs = [
+            {k: v for k, v in e.items() if k.startswith(("ggmi/gain", "ggmi/kept", "ggmi/cov"))}
+            for e in trainer.state.log_history
+        ]
         torch.save({"rows": rows, "parameters": parameters, "logs": logs}, output)

@@ -102,7 +102,9 @@ def test_losses_that_are_not_finite_are_reported_with_their_ids(kind, make_train
     trainer, _ = make_trainer(
         kind, Monitor(), model=model, train=Dataset.from_list(rows), learning_rate=0.0, max_steps=8, logging_steps=8
     )
-    named = {i for i, row in enumerate(trainer.train_dataset) if tokenizer.convert_tokens_to_ids("pens") in row["input_ids"]}
+    named = {
+        i for i, row in enumerate(trainer.train_dataset) if tokenizer.convert_tokens_to_ids("pens") in row["input_ids"]
+    }
     with pytest.raises(ValueError, match="not finite") as error:
         trainer.train()
     assert sorted(named)[0] in eval(str(error.value).split("samples ")[1].split("]")[0] + "]")
@@ -137,5 +139,7 @@ def test_the_core_imports_no_trainer():
     import ggmi_callbacks
 
     root = Path(ggmi_callbacks.__file__).parent
-    trainers = re.compile(r"^(from|import) (transformers|trl|lightning|pytorch_lightning|peft|accelerate|datasets)", re.M)
+    trainers = re.compile(
+        r"^(from|import) (transformers|trl|lightning|pytorch_lightning|peft|accelerate|datasets)", re.M
+    )
     assert [str(path) for path in root.rglob("*.py") if trainers.search(path.read_text())] == []

@@ -21,7 +21,9 @@ def run(folder, kind, policy, processes: int, batch: int):
     output = folder / f"{kind}-{policy}-{processes}.pt"
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launch, JOB, str(folder), kind, policy, str(batch), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output)
 

@@ -185,6 +185,21 @@ def test_resumed_run_is_bit_equal_to_one_never_stopped(kind, make_trainer, tmp_p
 
 
 @BOTH
+def test_later_epochs_remember_the_gains_of_the_first(kind, make_trainer):
+    trainer, callback = make_trainer(kind, Filter(keep=0.5), num_train_epochs=3)
+    scored = []
+    score = callback.engine.scorer.gain
+    callback.engine.scorer.gain = lambda inputs, layout: scored.append(layout.n) or score(inputs, layout)
+    trainer.train()
+    assert sum(scored) == 32
+    gains = {}
+    for row in callback.ledger.table.to_pylist():
+        gains.setdefault(row["id"], set()).add(row["gain"])
+    assert len(gains) == 32
+    assert all(len(values) == 1 for values in gains.values())
+
+
+@BOTH
 def test_a_second_train_starts_anew(kind, make_trainer):
     trainer, callback = make_trainer(kind, Reweight(), max_steps=2)
     trainer.train()

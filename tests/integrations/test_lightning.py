@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import lightning
 import pytest
 import torch
@@ -86,9 +85,16 @@ def text_loader(tokenizer, rows, shuffle=False, batch=4):
 
 def fit(module, callback, loader, tmp_path, ckpt_path=None, val=None, **settings):
     options = {
-        **{"max_epochs": 1, "accelerator": "cpu", "devices": 1, "enable_model_summary": False},
-        **{"enable_progress_bar": False, "enable_checkpointing": False, "log_every_n_steps": 1},
-        **{"logger": CSVLogger(tmp_path), "default_root_dir": tmp_path, **settings},
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "log_every_n_steps": 1,
+        "logger": CSVLogger(tmp_path),
+        "default_root_dir": tmp_path,
+        **settings,
     }
     trainer = lightning.Trainer(callbacks=[callback] if callback else [], **options)
     trainer.fit(module, loader, val, ckpt_path=ckpt_path)
@@ -135,7 +141,12 @@ def test_dropped_and_weighted_samples_train_alike(make_model, tokenizer, tmp_pat
     for drops in (True, False):
         module = Wrapper(make_model())
         anchors = text_loader(tokenizer, sums(12, 1, bad=False))
-        fit(module, GGMICallback(anchors, policy=Fixed(1.0, 0.0, drops=drops)), text_loader(tokenizer, sums(24)), tmp_path)
+        fit(
+            module,
+            GGMICallback(anchors, policy=Fixed(1.0, 0.0, drops=drops)),
+            text_loader(tokenizer, sums(24)),
+            tmp_path,
+        )
         runs.append(parameters(module))
     assert (runs[0] - runs[1]).norm() <= 1e-6 * runs[0].norm()
 
@@ -148,8 +159,14 @@ def test_run_resumed_at_an_epoch_is_bit_equal_to_one_never_stopped(make_model, t
         callback = GGMICallback(text_loader(tokenizer, sums(12, 1, bad=False)), policy=Reweight())
         keep = ModelCheckpoint(tmp_path / "c", filename="{step}", every_n_train_steps=6, save_top_k=-1)
         trainer = lightning.Trainer(
-            **{"max_epochs": 2, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False},
-            **{"enable_model_summary": False, "callbacks": [callback, keep], "log_every_n_steps": 1},
+            max_epochs=2,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[callback, keep],
+            log_every_n_steps=1,
         )
         trainer.fit(module, text_loader(tokenizer, sums(24)), ckpt_path=ckpt_path)
         return parameters(module), callback.ledger.table
@@ -188,7 +205,12 @@ def test_weights_act_on_the_loss_of_a_classifier(tmp_path):
     runs = []
     for drops in (True, False):
         module = Classifier()
-        fit(module, GGMICallback(points(16, 1), policy=Fixed(1.0, 0.0, 0.0, drops=drops)), DataLoader(points(32), 8), tmp_path)
+        fit(
+            module,
+            GGMICallback(points(16, 1), policy=Fixed(1.0, 0.0, 0.0, drops=drops)),
+            DataLoader(points(32), 8),
+            tmp_path,
+        )
         runs.append(parameters(module))
     assert (runs[0] - runs[1]).norm() <= 1e-6 * runs[0].norm()
     plain = Classifier()
@@ -262,10 +284,19 @@ def test_accumulation_averages_micro_batches(make_model, tokenizer, tmp_path):
 def test_pytorch_lightning_takes_the_callback_too(tmp_path):
     import pytorch_lightning
 
-    class Module(Classifier, pytorch_lightning.LightningModule):
-        pass
+    class Module(pytorch_lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(4, 2)
 
-    assert issubclass(GGMICallback, pytorch_lightning.Callback) and issubclass(GGMICallback, lightning.Callback)
+        training_step, configure_optimizers, returns = Classifier.training_step, Classifier.configure_optimizers, "dict"
+
+    callback = GGMICallback(points(16, 1), policy=Filter(keep=0.5))
+    trainer = pytorch_lightning.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False
+    )
+    trainer.fit(Module(), DataLoader(points(32), 8))
+    assert len(callback.ledger) == 32
 
 
 def test_too_few_anchors(tmp_path):

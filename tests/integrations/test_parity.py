@@ -38,7 +38,10 @@ def through_lightning(policy, make_model, tokenizer, data, human):
     callback = GGMICallback(loader(human, tokenizer, 3), policy=policy, seed=3)
     callback_settings = {"callbacks": [callback], "logger": False, "enable_progress_bar": False}
     trainer = lightning.Trainer(
-        **{"max_epochs": 1, "accelerator": "cpu", "devices": 1, "enable_checkpointing": False},
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        enable_checkpointing=False,
         **{"enable_model_summary": False, "log_every_n_steps": 1, **callback_settings},
     )
     trainer.fit(module, loader(data, tokenizer, 4))
@@ -79,7 +82,8 @@ def test_four_loops_give_the_same_gains_weights_and_parameters(
     }
     ledger, parameters = runs.pop("trainer")
     rows = {row["id"]: row for row in ledger.table.to_pylist()}
-    assert len(rows) == 32 and len({row["weight"] for row in rows.values()}) > 1
+    assert len(rows) == 32
+    assert len({row["weight"] for row in rows.values()}) > 1
     for name, (other, theirs) in runs.items():
         for row in other.table.to_pylist():
             mine = rows[row["id"]]

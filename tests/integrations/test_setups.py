@@ -108,7 +108,11 @@ def test_dropping_equals_weights_of_zero_and_one_in_every_setup(kind, setup, mak
 def test_policies_run_in_every_setup(kind, setup, policy, make_trainer, make_model, tokenizer):
     args, build = SETUPS[setup]
     trainer, callback = make_trainer(
-        kind, type(policy)(**({"keep": 0.5} if policy.drops else {})), model=build(make_model, tokenizer), max_steps=2, **args
+        kind,
+        type(policy)(**({"keep": 0.5} if policy.drops else {})),
+        model=build(make_model, tokenizer),
+        max_steps=2,
+        **args,
     )
     trainer.train()
     rows = callback.ledger.table.to_pylist()
@@ -131,7 +135,8 @@ def test_gradient_scorers_run_in_every_setup(kind, scorer, setup, make_trainer, 
     )
     trainer.train()
     gains = torch.tensor(callback.ledger.table["gain"].to_pylist())
-    assert gains.isfinite().all() and gains.std() > 0
+    assert gains.isfinite().all()
+    assert gains.std() > 0
 
 
 @BOTH
@@ -139,7 +144,8 @@ def test_adapter_shadow_weighs_what_adapters_weigh(kind, make_trainer, make_mode
     trainer, callback = make_trainer(kind, Monitor(), model=lora(make_model()), max_steps=1)
     trainer.train()
     shadow = callback.engine.shadow.parameters
-    assert shadow and all("lora_" in name for name in shadow)
+    assert shadow
+    assert all("lora_" in name for name in shadow)
     assert list(trainer.model.peft_config) == ["default"]
 
 
@@ -162,7 +168,9 @@ def test_compiled_model_gives_the_eager_gains_and_weights(kind, policy, make_tra
 def test_aux_loss_of_experts_stays(make_trainer, tokenizer):
     """All weights zero: what is left of the gradient is the load-balancing loss, equal to the plain run's share."""
     grads = [
-        gradients_of_first_step(make_trainer(kind, Fixed(0.0), model=experts(tokenizer), max_grad_norm=0, max_steps=1)[0])
+        gradients_of_first_step(
+            make_trainer(kind, Fixed(0.0), model=experts(tokenizer), max_grad_norm=0, max_steps=1)[0]
+        )
         for kind in ("sft", "trainer")
     ]
     assert grads[0].norm() > 0

@@ -61,7 +61,8 @@ def test_packed_boundaries_are_rebuilt(make_trainer, make_model):
     batch = seen[-1]
     bounds = batch["cu_seq_lens_q"]
     lengths = bounds.diff()
-    assert bounds.dtype == torch.int32 and int(bounds[-1]) == batch["input_ids"].shape[1]
+    assert bounds.dtype == torch.int32
+    assert int(bounds[-1]) == batch["input_ids"].shape[1]
     assert batch["max_length_q"] == int(lengths.max())
     starts = (batch["position_ids"][0] == 0).nonzero().flatten()
     assert torch.equal(starts, bounds[:-1].long())
@@ -156,7 +157,8 @@ def test_masked_completion_only_and_full_loss(policy, make_trainer):
     for completion_only in (True, False):
         trainer, callback = make_trainer("sft", policy(), completion_only_loss=completion_only, max_steps=2)
         trainer.train()
-        assert len(losses(trainer)) == 2 and len(callback.ledger) == 8
+        assert len(losses(trainer)) == 2
+        assert len(callback.ledger) == 8
 
 
 def test_monitor_is_bit_equal_under_packing(make_trainer, synthetic):

@@ -22,10 +22,10 @@ def ranks() -> Iterator[Callable[..., list[Any]]]:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with torch.multiprocessing.get_context("spawn").Pool(WORLD) as pool:
-        pool.starmap(join, [(rank, address) for rank in range(WORLD)], chunksize=1)
+        pool.starmap_async(join, [(rank, address) for rank in range(WORLD)], chunksize=1).get(timeout=90)
 
         def run(function: Callable[..., Any], *arguments: Any) -> list[Any]:
             # Both calls meet in a collective, so neither worker can take the two of them.
-            return pool.starmap(function, [arguments] * WORLD, chunksize=1)
+            return pool.starmap_async(function, [arguments] * WORLD, chunksize=1).get(timeout=90)
 
         yield run

@@ -133,7 +133,7 @@ def test_null_control_of_twins_covers_zero_and_a_mixture_has_none() -> None:
 
 def test_errors_name_argument_and_cure() -> None:
     x = torch.ones(3)
-    with pytest.raises(ValueError, match="`split` to be one of .* but got 'real'"):
+    with pytest.raises(ValueError, match=r"`split` to be one of .* but got 'real'"):
         GGMI().update(x, x, split="real")
     with pytest.raises(ValueError, match=r"`split` to have the shape .* \[3\], but got \[2\]"):
         GGMI().update(x, x, split=torch.ones(2).bool())

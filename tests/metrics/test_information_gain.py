@@ -74,7 +74,7 @@ def test_padding_may_hold_anything() -> None:
 
 
 def test_errors_name_argument_and_cure() -> None:
-    with pytest.raises(ValueError, match="`estimator` to be one of .* but got 'exact'"):
+    with pytest.raises(ValueError, match=r"`estimator` to be one of .* but got 'exact'"):
         InformationGain("exact")
     with pytest.raises(ValueError, match=r"`mask` to have the shape of the log-probabilities, \[2, 3\], but got \[3\]"):
         InformationGain().update(-torch.ones(2, 3), torch.ones(3))

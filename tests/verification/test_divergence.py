@@ -12,15 +12,11 @@ from .test_mixtures import random_mixture
 
 def gaussian(mean: list[float], factor: list[list[float]], batch: int = 1) -> Mixture:
     means, factors = torch.tensor(mean).double(), torch.tensor(factor).double()
-    return Mixture(
-        torch.ones(batch, 1).double(), means.expand(batch, 1, -1), factors.expand(batch, 1, *factors.shape)
-    )
+    return Mixture(torch.ones(batch, 1).double(), means.expand(batch, 1, -1), factors.expand(batch, 1, *factors.shape))
 
 
 def closed_form(p: Mixture, q: Mixture) -> float:
-    p, q = (
-        torch.distributions.MultivariateNormal(x.means[0, 0], scale_tril=x.cholesky[0, 0]) for x in (p, q)
-    )
+    p, q = (torch.distributions.MultivariateNormal(x.means[0, 0], scale_tril=x.cholesky[0, 0]) for x in (p, q))
     return float(torch.distributions.kl_divergence(p, q))
 
 

@@ -1,0 +1,238 @@
+"""What is synthetic data worth to a fine-tuning? The whole pipeline, with ``SFTTrainer`` and ``GGMICallback``.
+
+With no arguments, a small world of its own, offline, in minutes on a CPU: a language model reads the first volume of
+a school book and a little of the second one. A copy of it learns more of the second volume and becomes the
+*generator*, which answers new questions of it at four temperatures; a checker finds its errors. The student, the
+model as it was, is fine-tuned on these answers twice, with and without a policy, watched by 128 solutions that
+"people" wrote.
+
+    python examples/sft_gain.py
+
+With arguments, any model and any data:
+
+    python examples/sft_gain.py --model HuggingFaceTB/SmolLM2-135M --anchors human.jsonl --synthetic made.parquet \\
+        --heldout openai/gsm8k:main:test --source solver --policy filter --keep 0.5 --output out/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from datasets import Dataset
+from read_data import read, texts_of
+from sft_report import Run, describe, draw
+from small_model import PRESETS, copy_model, load_model, sample
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, is_right, make_problems
+
+from ggmi_callbacks import CausalLM, Filter, Monitor, Policy, Reweight
+from ggmi_callbacks.integrations.trl import GGMICallback
+
+TEMPERATURES = (0.3, 0.7, 1.0, 1.4)
+READ, GLANCED = 4000, 400  # problems of volume one and two that the model has read
+LEARNT, ANSWERED = 6000, 600  # of volume two that the generator learns, and answers at each temperature
+ANCHORS, HELD = 128, 400
+
+
+@dataclass
+class Study:
+    """What a comparison needs: a student at its start, and three data sets."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anchors: Dataset
+    synthetic: Dataset
+    heldout: Dataset
+    source: str | None
+    label: str | None
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", default="llama-1m", help=f"hub name, folder, or a preset to start anew: {', '.join(PRESETS)}")
+    add("--tokenizer", help="hub name or folder; a preset trains one on the data by default")
+    add("--pretrain", nargs="+", default=[], metavar="DATA", help="what the model reads before the experiment")
+    data = "a .jsonl, .jsonl.gz or .parquet file, or NAME[:CONFIG[:SPLIT]] on the hub"
+    for name, what in (("anchors", "real examples"), ("synthetic", "what to train on"), ("heldout", "real, to test")):
+        add(f"--{name}", metavar="DATA", help=f"{what}: {data}")
+    add("--prompt-column", help="if it is not called prompt, question, instruction or problem")
+    add("--completion-column", help="if it is not called completion, answer, solution, output or response")
+    add("--source", metavar="COLUMN", help="of --synthetic: where a sample comes from")
+    add("--label", metavar="COLUMN", help="of --synthetic: whether a sample is right; for the report only")
+    add("--policy", choices=("filter", "reweight", "monitor"), default="filter")
+    add("--keep", type=float, help="filter: the share to keep (default: samples with positive gain)")
+    add("--epochs", type=float, default=1)
+    add("--batch-size", type=int, default=8)
+    add("--learning-rate", type=float, default=1e-3)
+    add("--max-length", type=int, default=512, help="tokens of a sample; the rest is cut off")
+    add("--limit", type=int, help="use at most so many rows of each data set")
+    add("--seed", type=int, default=0)
+    add("--output", type=Path, default=Path("out/sft_gain"), help="where ledger, plot and student go")
+    args = parser.parse_args(argv)
+    given = [name for name in ("anchors", "synthetic", "heldout") if getattr(args, name)]
+    if 0 < len(given) < 3:
+        parser.error(f"--{given[0]} alone is not enough: give --anchors, --synthetic and --heldout together.")
+    if not given and (args.source or args.label or args.pretrain):
+        parser.error("--source, --label and --pretrain describe data of yours: give --anchors, --synthetic, --heldout.")
+    if args.keep is not None and (args.policy != "filter" or not 0 < args.keep <= 1):
+        parser.error(f"--keep is the share that --policy filter keeps, in (0, 1], got {args.keep} for {args.policy}.")
+    return args
+
+
+def make_policy(args: argparse.Namespace) -> Policy:
+    return {"filter": Filter(keep=args.keep), "reweight": Reweight(), "monitor": Monitor()}[args.policy]
+
+
+def given_study(args: argparse.Namespace) -> Study:
+    columns = (args.prompt_column, args.completion_column)
+    wanted = [column for column in (args.source, args.label) if column]
+    common = {"columns": columns, "limit": args.limit, "seed": args.seed}
+    anchors = read("--anchors", args.anchors, **common)
+    synthetic = read("--synthetic", args.synthetic, keep=wanted, **common)
+    heldout = read("--heldout", args.heldout, **common)
+    background = [read("--pretrain", name, **common) for name in args.pretrain]
+    texts = [text for data in (*background, anchors, synthetic) for text in texts_of(data)]
+    model, tokenizer = load_model(args.model, args.tokenizer, texts, args.seed)
+    if background:
+        reading = Dataset.from_dict({"text": [text for data in background for text in texts_of(data)]})
+        pretrain(model, tokenizer, reading, args, "the student reads")
+        model.save_pretrained(args.output / "start")
+        tokenizer.save_pretrained(args.output / "start")
+    return Study(model, tokenizer, anchors, synthetic, heldout, args.source, args.label)
+
+
+def embedded_study(args: argparse.Namespace) -> Study:
+    """Write the task, train the generator, and let it answer."""
+    most = args.limit or LEARNT
+    read_, glanced, learnt, answered, held = (min(most, n) for n in (READ, GLANCED, LEARNT, ANSWERED, HELD))
+    first = make_problems(read_, VOLUME_ONE, args.seed)
+    total = glanced + learnt + answered * len(TEMPERATURES) + ANCHORS + held
+    second = make_problems(total, VOLUME_TWO, args.seed + 1)
+    reading = as_dataset([*first, *second[:glanced]])
+    texts = texts_of(as_dataset([*first, *second]))
+    model, tokenizer = load_model(args.model, args.tokenizer, texts, args.seed)
+    reading = Dataset.from_dict({"text": texts_of(reading)})
+    pretrain(model, tokenizer, reading, args, "student and generator read volume one and a little of volume two")
+    generator = copy_model(model)
+    pretrain(generator, tokenizer, as_dataset(second[glanced:][:learnt]), args, "the generator learns volume two")
+    rest = iter(second[glanced + learnt :])
+    asked = {t: [next(rest) for _ in range(answered)] for t in TEMPERATURES}
+    anchors, heldout = [next(rest) for _ in range(ANCHORS)], list(rest)
+    synthetic = Dataset.from_list([row for t in TEMPERATURES for row in answer(generator, tokenizer, asked[t], t)])
+    return Study(model, tokenizer, as_dataset(anchors), synthetic, as_dataset(heldout), "source", "right")
+
+
+def as_dataset(problems: Sequence[Problem]) -> Dataset:
+    return Dataset.from_list([{"prompt": p.question + "\n", "completion": p.solution} for p in problems])
+
+
+def answer(
+    generator: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], temperature: float
+) -> list[dict[str, str | bool]]:
+    """Let the generator answer, and check the answers."""
+    prompts = [problem.question + "\n" for problem in problems]
+    answers = sample(generator, tokenizer, prompts, temperature)
+    return [
+        {"prompt": prompt, "completion": text, "source": f"T={temperature:g}", "right": is_right(text, problem.answer)}
+        for prompt, text, problem in zip(prompts, answers, problems, strict=True)
+    ]
+
+
+def training_arguments(args: argparse.Namespace, **changes: object) -> SFTConfig:
+    gpu = torch.cuda.is_available()
+    settings = {
+        "output_dir": str(args.output / "trainer"),
+        "per_device_train_batch_size": args.batch_size,
+        "per_device_eval_batch_size": 4 * args.batch_size,
+        "num_train_epochs": args.epochs,
+        "learning_rate": args.learning_rate,
+        "max_length": args.max_length,
+        "seed": args.seed,
+        "bf16": gpu and torch.cuda.is_bf16_supported(),
+        "activation_checkpointing": gpu,
+        "dataloader_pin_memory": gpu,
+        "logging_steps": 0.1,  # of all steps
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    return SFTConfig(**{**settings, **changes})
+
+
+def pretrain(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Dataset, args: argparse.Namespace, what: str
+) -> None:
+    """Train on ``data`` for one epoch, without a callback."""
+    print(f"\n{what}: {len(data)} texts, {model.num_parameters():,} parameters", flush=True)
+    settings = training_arguments(
+        args, num_train_epochs=1, learning_rate=2e-3, warmup_steps=20, logging_steps=0.25, adam_beta2=0.99
+    )
+    SFTTrainer(model, args=settings, train_dataset=data, processing_class=tokenizer).train()
+
+
+def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[Run, SFTTrainer, GGMICallback]:
+    """Fine-tune a copy of the student on the synthetic data."""
+    print(f"\nfine-tuning on {len(study.synthetic)} synthetic samples with {policy}", flush=True)
+    trainer = SFTTrainer(
+        copy_model(study.model),
+        args=training_arguments(args),
+        train_dataset=study.synthetic,
+        eval_dataset=study.heldout,
+        processing_class=study.tokenizer,
+    )
+    callback = GGMICallback(trainer, anchors=study.anchors, policy=policy, source=study.source)
+    trainer.add_callback(callback)
+    before, tokens = heldout_nll(trainer)
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    ledger = callback.ledger.table.to_pandas().drop_duplicates("id")
+    ledger["source"] = ledger.source.fillna("synthetic")
+    if study.label:
+        ledger["right"] = np.array(trainer.train_dataset[study.label], dtype=bool)[ledger.id]
+    after, _ = heldout_nll(trainer)
+    run = Run(repr(policy), ledger, callback.results(), trainer.state.log_history, before, after, tokens, seconds)
+    return run, trainer, callback
+
+
+@torch.no_grad()
+def heldout_nll(trainer: SFTTrainer) -> tuple[np.ndarray, np.ndarray]:
+    """Code length of each held-out sample in nats, [n], and its number of targets, [n]."""
+    task, model = CausalLM(), trainer.model.eval()
+    nll, tokens = [], []
+    for batch in trainer.get_eval_dataloader():
+        layout = task.layout(batch)
+        nll.append(-layout.total(task.log_probs(model, batch)))
+        tokens.append(layout.tokens)
+    return torch.cat(nll).double().cpu().numpy(), torch.cat(tokens).cpu().numpy()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    datasets.disable_progress_bars()  # a dozen flashes for each preparation; the trainer's own stay
+    args.output.mkdir(parents=True, exist_ok=True)
+    study = given_study(args) if args.synthetic else embedded_study(args)
+    policies = [make_policy(args)] if args.policy == "monitor" else [Monitor(), make_policy(args)]
+    runs = []
+    for policy in policies:
+        run, trainer, callback = fine_tune(study, args, policy)
+        runs.append(run)
+    report = describe(runs, len(study.anchors))
+    print(f"\n{report}\n")
+    callback.ledger.to_parquet(args.output / "ledger.parquet")
+    draw(runs, args.output / "gain.png")
+    (args.output / "report.txt").write_text(report + "\n")
+    trainer.save_model(str(args.output / "student"))
+    print(f"Ledger, plot, report and student are in {args.output}.")
+
+
+if __name__ == "__main__":
+    main()

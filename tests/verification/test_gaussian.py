@@ -1,0 +1,42 @@
+import math
+
+import pytest
+
+from ggmi_callbacks.verification import GaussianWorld, gaussian_protocol
+
+REPEATS = 2000
+
+
+@pytest.mark.parametrize("c", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("n_g", [10, 60])
+def test_measured_quantities_match_their_closed_forms(c, n_g):
+    result = gaussian_protocol(GaussianWorld(c=c, n_a=20, n_g=n_g, g2=2.0), REPEATS, seed=7)
+    for name in ("ggmi_mixture", "kl_gap", "generalisation_gap_difference"):
+        error = float(result[name].std()) / math.sqrt(REPEATS)
+        assert abs(float(result[name].mean() - result[f"{name}_exact"])) < 4 * error
+
+
+def test_loss_difference_terms_stay_below_the_closed_form_given_the_laws():
+    world = GaussianWorld(c=1.0, n_a=10, n_g=10_000, g2=0.01)  # hardly anything to store of the synthetic set
+    result = gaussian_protocol(world, REPEATS // 20)
+    assert float(result["ggmi_loss_difference"]) < float(result["ggmi_given_exact"])
+
+
+def test_recycling_gains_nothing_unless_the_generator_is_given():
+    result = gaussian_protocol(GaussianWorld(c=1.0, n_a=10, n_g=1000, q2=0.01), 2)
+    assert float(result["ggmi_exact"]) < 0 < float(result["ggmi_given_exact"])
+
+
+def test_sign_of_ggmi_given_the_generator_is_that_of_the_generalisation_gaps():
+    for g2 in (0.5, 1.0, 2.0, 4.0, 8.0):
+        result = gaussian_protocol(GaussianWorld(c=0.3, n_a=20, n_g=67, g2=g2), 2)
+        assert (result["ggmi_given_exact"] > 0) == (result["generalisation_gap_difference_exact"] > 0)
+
+
+def test_slack_is_the_entropy_that_the_anchors_keep_from_the_synthetic_set():
+    # c = 1 and many nearly exact outputs: given them, abar is N(ybar, g2 / n_g), the n - 1 residuals are free.
+    world = GaussianWorld(c=1.0, n_a=5, n_g=400, g2=1e-4, d=1)
+    slack = gaussian_protocol(world, REPEATS)["slack"]
+    nats = math.log(2 * math.pi * math.e) / 2
+    exact = (world.n_a - 1) * nats + nats + 0.5 * math.log(world.n_a * world.g2 / world.n_g)
+    assert abs(float(slack.mean()) - exact) < 4 * float(slack.std()) / math.sqrt(REPEATS)
