@@ -107,6 +107,7 @@ class GainEngine:
         self._seen = self._scored = 0
         self._cache = GainCache(num_samples, self.device) if num_samples and self.scorer.static else None
         self._recall = False
+        self._look_waits = False  # a look back that did not fit comes before more scores
         self._current: _Step | None = None
         self._refreshed_at = -1
 
@@ -154,7 +155,8 @@ class GainEngine:
         if ids is None:
             ids = torch.arange(self._seen, self._seen + layout.n, device=layout.target.device)
         self._seen += layout.n
-        scored = not self._recall and (self._scored < _ALWAYS_SCORED or self.budget.allows("score"))
+        may_score = not self._look_waits and self.budget.allows("score")
+        scored = not self._recall and (self._scored < _ALWAYS_SCORED or may_score)
         gain = self._gain(inputs, layout, ids.flatten(), scored)
         weights = self.policy(gain, gather_padded(gain, self.capacity)) if self.policy.acts else torch.ones_like(gain)
         source = self._source_of(ids)
@@ -238,7 +240,8 @@ class GainEngine:
         """
         self.budget.settle()
         self._flush()
-        if self.budget.allows("probe"):
+        self._look_waits = not self.budget.allows("probe")
+        if not self._look_waits:
             with self.budget.spend("probe"):
                 self.recorder.look_back()
         return {**self.recorder.window(), "ggmi/overhead": self.budget.share}

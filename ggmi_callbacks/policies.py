@@ -11,6 +11,7 @@ policy waits for it. A gain of NaN means "not scored" and gives weight 1.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -71,8 +72,9 @@ class Policy(ABC):
         self._state = {k: v.clone() for k, v in state.items() if k != "kind"}
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({settings})"
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        changed = {k: v for k, v in vars(self).items() if not k.startswith("_") and v != defaults.get(k)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in changed.items())})"
 
 
 class Monitor(Policy):

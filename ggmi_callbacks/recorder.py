@@ -120,6 +120,7 @@ class Recorder:
             values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
         if (information_gain := self._information_gain()) is not None:
             values["information_gain"] = information_gain
+        self._pairs = self._anchor_nll = None  # of this moment, and not to be shown again
         self.gain.reset()
         self._nll.zero_()
         return self._publish(values)

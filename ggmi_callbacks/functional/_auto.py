@@ -36,14 +36,13 @@ from ggmi_callbacks.functional._copula import (
     t_scores,
     weakened,
 )
-from ggmi_callbacks.functional._estimate import Estimate, total
+from ggmi_callbacks.functional._estimate import Estimate
 from ggmi_callbacks.functional._infonce import FEWEST, infonce_information
-from ggmi_callbacks.functional._ksg import canonical_pairs, canonical_rank, ksg_information
+from ggmi_callbacks.functional._ksg import MOST_PAIRS, canonical_pairs, canonical_rank, ksg_information
 
 _LOG = logging.getLogger(__name__)
 _SIGNIFICANT = 3.0  # standard errors
 _MOST_ROWS = 10_000  # for the neighbours, whose time grows with the square
-_MOST_PAIRS = 3
 _LOW_DIMENSION = 3
 
 
@@ -90,7 +89,7 @@ def choose(variables: list[Tensor], k: int, seed: int, progress: bool) -> tuple[
         name, reason = "copula", f"a {kind} copula explains the samples: {figures}"
     else:
         if sum(dims) > _LOW_DIMENSION and len(data) >= FEWEST:
-            estimates["infonce"] = _neural(variables, seed, progress)
+            estimates["infonce"] = infonce_information(variables, seed, progress)
         name = max((name for name in estimates if name != "copula"), key=lambda name: float(estimates[name].value))
         reason = f"a {kind} copula does not explain the samples ({figures}), and {name} finds the most"
     choice = Choice(name, reason + note, {name: float(estimate.value) for name, estimate in estimates.items()})
@@ -110,13 +109,6 @@ def _reduced(variables: list[Tensor]) -> tuple[list[Tensor], str]:
         left, values, _ = torch.linalg.svd(centred, full_matrices=False)
         small.append((left * values)[:, :keep] if v.shape[1] > keep else v)
     return small, f"; reduced to at most {keep} principal components each, as n = {n} is small for {dimensions} columns"
-
-
-def _neural(variables: list[Tensor], seed: int, progress: bool) -> Estimate:
-    """InfoNCE; given z by the chain rule, I(x; y | z) = I(x; (y, z)) - I(x; z)."""
-    x, y, *z = variables
-    joint = infonce_information(x, torch.cat((y, *z), 1), seed, progress)
-    return total([joint], [infonce_information(x, z[0], seed, progress)]) if z else joint
 
 
 def _residuals(
@@ -140,7 +132,7 @@ def _residuals(
     rank = 0
     if dims[2] == 0:
         x, y = data.split([d for d in dims if d], 1)
-        rank = canonical_rank(x, y, _MOST_PAIRS, generator)
+        rank = canonical_rank(x, y, MOST_PAIRS, generator)
     seen, control = _neighbours(data, dims, k, rank), _neighbours(drawn, dims, k, rank)
     return {
         name: _residual(base, seen[name] - pointwise, control[name] - drawn_pointwise, n, seen[name]) for name in seen
@@ -152,7 +144,8 @@ def _neighbours(data: Tensor, dims: tuple[int, ...], k: int, rank: int) -> dict[
     variables = list(normal_scores(data).split([d for d in dims if d], 1))
     found = {"ksg": ksg_information(variables, k).pointwise}
     if 0 < rank < max(dims):
-        found["canonical_ksg"] = ksg_information(list(canonical_pairs(*variables, rank)), k, scaled=True).pointwise
+        pairs = list(canonical_pairs(variables[0], variables[1], rank))
+        found["canonical_ksg"] = ksg_information(pairs, k, scaled=True).pointwise
     return {name: values for name, values in found.items() if values is not None}
 
 

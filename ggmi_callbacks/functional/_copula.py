@@ -194,9 +194,7 @@ def model_information(copula: EllipticalCopula, dims: tuple[int, ...]) -> float:
     return total
 
 
-def information_of_copula(
-    data: Tensor, copula: EllipticalCopula, dims: tuple[int, ...]
-) -> tuple[Estimate, Tensor]:
+def information_of_copula(data: Tensor, copula: EllipticalCopula, dims: tuple[int, ...]) -> tuple[Estimate, Tensor]:
     """I(x; y | z) of a copula fitted to data [n, D], less its bias, and the fitted pointwise values [n]."""
     n, total = data.shape
     groups, signs = blocks(dims)

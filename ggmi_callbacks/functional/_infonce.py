@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ggmi_callbacks.functional._copula import normal_scores
-from ggmi_callbacks.functional._estimate import Estimate
+from ggmi_callbacks.functional._estimate import Estimate, total
 from ggmi_callbacks.functional._ksg import canonical_maps, held_out_rank
 
 FEWEST = 50  # samples below which there is nothing to train on
@@ -52,8 +52,8 @@ class Critic(nn.Module):
         nn.init.eye_(self.p.weight)
         nn.init.eye_(self.q.weight)
         for network in (self.g, self.a, self.b):
-            nn.init.zeros_(network[-1].weight)
-            nn.init.zeros_(network[-1].bias)
+            for parameter in network[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """[m, m] critic of all pairs of rows of x [m, d_x] and y [m, d_y]."""
@@ -74,7 +74,14 @@ def nce_terms(critic: Tensor) -> Tensor:
     return critic.diagonal() - partition
 
 
-def infonce_information(x: Tensor, y: Tensor, seed: int, progress: bool) -> Estimate:
+def infonce_information(variables: list[Tensor], seed: int, progress: bool) -> Estimate:
+    """I(x; y) of [x, y], or of [x, y, z] the difference I(x; (y, z)) - I(x; z)."""
+    x, y, *z = variables
+    joint = _cross_fit(x, torch.cat((y, *z), 1), seed, progress)
+    return total([joint], [_cross_fit(x, z[0], seed, progress)]) if z else joint
+
+
+def _cross_fit(x: Tensor, y: Tensor, seed: int, progress: bool) -> Estimate:
     """I(x; y) of samples [n, d_x], [n, d_y] by five-fold cross-fitting.
 
     Neither the caller's random state nor its gradient mode matters or changes; in inference mode, too, this
@@ -86,8 +93,8 @@ def infonce_information(x: Tensor, y: Tensor, seed: int, progress: bool) -> Esti
             f'Expected at least {FEWEST} samples for `estimator="infonce"` but got {n}; collect more, or use '
             '"gaussian" or "ksg".'
         )
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(_cuda_devices(x)):
-        torch.manual_seed(seed)
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's only: nothing below draws on another device
         x, y = normal_scores(x.detach().clone()), normal_scores(y.detach().clone())
         order = torch.randperm(n).to(x.device)
         pointwise = x.new_empty(n)
@@ -98,10 +105,6 @@ def infonce_information(x: Tensor, y: Tensor, seed: int, progress: bool) -> Esti
                 pointwise[test] = _fit_and_measure(x, y, rest, test, bar)
                 bar.update((fold + 1) * _ROUNDS - bar.n)
     return Estimate(pointwise.mean(), pointwise, n)
-
-
-def _cuda_devices(x: Tensor) -> list[torch.device]:
-    return [x.device] if x.is_cuda else []
 
 
 def _fit_and_measure(x: Tensor, y: Tensor, rest: Tensor, test: Tensor, bar: tqdm) -> Tensor:

@@ -41,6 +41,15 @@ def ksg_information(variables: list[Tensor], k: int, scaled: bool = False) -> Es
 # -- On the pairs of directions that correlate most
 
 
+MOST_PAIRS = 3
+
+
+def canonical_ksg_information(x: Tensor, y: Tensor, k: int, generator: torch.Generator) -> Estimate:
+    """I of the canonical pairs of x and y that hold information on held-out samples."""
+    rank = canonical_rank(x, y, MOST_PAIRS, generator)
+    return ksg_information(list(canonical_pairs(x, y, rank)), k, scaled=True)
+
+
 def canonical_pairs(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The ``rank`` leading pairs of canonical variates [n, rank] of the normal scores of x and y."""
     x, y = normal_scores(x), normal_scores(y)

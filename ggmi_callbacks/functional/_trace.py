@@ -60,7 +60,7 @@ def trace_of_function(a: Tensor, function: Callable[[Tensor], Tensor], seed: int
     )  # tr 1, tr B, tr B^2
     traces = [a.new_empty(0), a.new_empty(0)]
     for half in (slice(0, _PROBES // 2), slice(_PROBES // 2, None)):
-        fit = _fit(*(part[half] for part in fine), function)
+        fit = _fit(fine[0][half], fine[1][half], function)
         other = slice(_PROBES // 2, None) if half.start == 0 else slice(0, _PROBES // 2)
         for g, (nodes, weights) in enumerate((fine, coarse)):
             # The parabola of one half serves the other: on its own probes it would look better than it is.

@@ -77,7 +77,7 @@ def matrix_entropy(
         >>> import torch
         >>> x = torch.eye(4).repeat(8, 1)  # four kinds of rows
         >>> matrix_entropy(x, kernel="cosine").exp()
-        tensor(4.0000)
+        tensor(4.)
     """
     check_confidence(confidence)
     check_order(alpha)

@@ -32,7 +32,7 @@ class InformationMetric(Metric):
     is_differentiable: bool | None = False
     higher_is_better: bool | None = None
     full_state_update: bool | None = False
-    plot_label: ClassVar[str] = "information (nats)"
+    plot_label: str = "information (nats)"
     plot_reference: ClassVar[float | None] = None  # a value worth a line, such as zero where the sign decides
 
     def __init__(self, *, confidence: float | None = None, validate_args: bool = True, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,9 +36,9 @@ def draw(ax: Any, val: Any, name: str) -> None:
 
 
 def _triple(value: Any) -> tuple[float, float, float]:
-    """Value, low and high as floats; without an interval all three are the value."""
+    """Value, low and high as floats; without an interval all three are the value. Infinite ends are not drawn."""
     if isinstance(value, Interval):
-        point, low, high = (float(part) for part in value)
+        point, low, high = (float(part) if part.isfinite() else math.nan for part in value)
         return point, low, high
     return (float(value),) * 3
 
@@ -49,8 +50,9 @@ def _stack(values: Sequence[Any]) -> Array:
 def _draw_points(ax: Any, named: Mapping[str, Any]) -> None:
     point, low, high = _stack(list(named.values()))
     place = np.arange(len(named))
+    known = np.isfinite(point)  # a value may be NaN as long as too little has been seen
     ax.errorbar(place, point, yerr=(point - low, high - point), fmt="o", color="C0", markersize=5, capsize=3)
-    for x, y in zip(place, point, strict=True):
+    for x, y in zip(place[known], point[known], strict=True):
         ax.annotate(f"{y:.3g}", (x, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
     crowded = max(map(len, named)) * len(named) > 48
     ax.set_xticks(place, list(named), rotation=30 if crowded else 0, ha="right" if crowded else "center")

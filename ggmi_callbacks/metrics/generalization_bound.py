@@ -47,7 +47,6 @@ class GeneralizationBound(WeightInformation):
     """
 
     higher_is_better = False
-    plot_label = "generalisation bound (units of loss)"
     plot_reference = 0.0
 
     def __init__(
@@ -66,6 +65,7 @@ class GeneralizationBound(WeightInformation):
         default = 0.5 if estimator == "mixture" else 1.0
         self.sigma = default if sigma is None else sigma
         self.layers = layers
+        self.plot_label = "generalisation bound (units of loss)"
         self.eta = eta
         self._bound(self.code_lengths.new_zeros(()))  # refuses bad constants now, not at the end of the run
 

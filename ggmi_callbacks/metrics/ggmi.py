@@ -72,7 +72,6 @@ class GGMI(InformationMetric):
     is_differentiable = DifferentiableMixture()
     higher_is_better = True
     full_state_update = False
-    plot_label = "GGMI (nats)"
     plot_reference = 0.0
 
     anchor_lengths: Tensor
@@ -99,6 +98,7 @@ class GGMI(InformationMetric):
         self.anchor_total = anchor_total
         self.synthetic_total = synthetic_total
         self.conditioning = CONDITIONING[estimator]
+        self.plot_label = "GGMI (nats)" if per == "total" else f"GGMI (nats per {per})"
         for split in SPLITS:
             self.add_state(f"{split}_lengths", default=empty_state(estimator), dist_reduce_fx="sum")
         self.add_state("tokens", default=torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")

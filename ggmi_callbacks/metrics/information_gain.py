@@ -66,7 +66,6 @@ class InformationGain(InformationMetric):
     is_differentiable = True
     higher_is_better = None
     full_state_update = False
-    plot_label = "information gain (nats per output)"
 
     def __new__(cls, estimator: GainEstimator = "log_probs", *_: Any, **__: Any) -> "InformationGain":
         """Choose the subclass whose ``update`` fits the estimator, as torchmetrics does by task."""
@@ -93,6 +92,8 @@ class InformationGain(InformationMetric):
         self.estimator: GainEstimator = estimator
         self.kernel = kernel
         self.k = k
+        name = "cross-entropy, a bound on dI" if estimator == "reference" else f"information gain, {estimator}"
+        self.plot_label = f"{name} (nats per output)".replace("_", "-")
 
 
 class LogProbInformationGain(InformationGain):

@@ -92,7 +92,6 @@ class WeightInformation(InformationMetric):
     is_differentiable = DifferentiableMixture()
     higher_is_better: bool | None = None
     full_state_update = False
-    plot_label = "weight information $I(S; W)$ (nats)"
 
     code_lengths: Tensor
 
@@ -110,6 +109,8 @@ class WeightInformation(InformationMetric):
         check_totals(total=total)
         self.estimator: Estimator = estimator
         self.total = total
+        name = "weight information" if estimator == "mixture" else "lower bound on $I(S; W)$"
+        self.plot_label = f"{name} (nats{' per sample' if total == 1 else ''})"
         self.add_state("code_lengths", default=empty_state(estimator), dist_reduce_fx="sum")
 
     def update(self, first_nll: Tensor | None = None, final_nll: Tensor | None = None) -> None:

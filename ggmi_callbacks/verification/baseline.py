@@ -18,9 +18,9 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from ggmi_callbacks.verification.mixtures import Mixture, fit
+from ggmi_callbacks.verification.panels import Design
 from ggmi_callbacks.verification.parallel import one_thread
 from ggmi_callbacks.verification.protocol import World, draw_world
-from ggmi_callbacks.verification.sweep import Design
 
 _ROUNDS, _SAMPLES, _BINS = 100, 1000, 50
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ggmi_callbacks.functional import Interval, mean_interval
-from ggmi_callbacks.verification.sweep import GAUSSIAN, PANELS, Point
+from ggmi_callbacks.verification.panels import GAUSSIAN, PANELS, Point
 
 GAPS = ("histogram_own_gap", "histogram_shared_gap", "forward_gap", "reverse_gap", "jensen_shannon_gap")
 GGMI = ("ggmi_mixture", "ggmi_loss_difference")

@@ -22,7 +22,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional import gaussian_ggmi, gaussian_weight_information, ggmi
+from ggmi_callbacks.functional import gaussian_ggmi, gaussian_weight_information, ggmi, weight_information
 from ggmi_callbacks.functional.bounds import ggmi_upper_bound_terms
 
 
@@ -50,10 +50,11 @@ def gaussian_protocol(world: GaussianWorld, repeats: int = 100, seed: int = 0) -
     """Measure GGMI, gaps and bound in a world where they are known.
 
     Returns:
-        Tensors [repeats] (measured) or 0-dim (closed forms, names ending in ``_exact``), nats: ``ggmi_mixture`` and
-        ``ggmi_mixture_exact``; ``ggmi_loss_difference``, the law of both sets given, beside ``ggmi_given_exact``, which
-        its terms bound from below, and ``ggmi_exact`` with the anchors behind the synthetic set random too; ``kl_gap``
-        and ``kl_gap_exact``; ``generalisation_gap_difference`` and its ``_exact``; ``bound``, ``slack``, ``a_star``.
+        Tensors [repeats] (measured) or 0-dim (closed forms, names ending in ``_exact``), nats: ``ggmi_mixture`` and its
+        terms ``weight_information_anchor`` and ``weight_information_synthetic``, each with its ``_exact``;
+        ``ggmi_loss_difference``, the laws of both sets given, beside ``ggmi_given_exact``, whose terms are bounded from
+        below, and ``ggmi_exact``, with the anchors behind the synthetic set random too; ``kl_gap`` and
+        ``generalisation_gap_difference``, each with its ``_exact``; ``bound``, ``slack`` and ``a_star``.
 
     Example:
         >>> result = gaussian_protocol(GaussianWorld(c=0.5, n_a=20, n_g=80), repeats=200)
@@ -93,6 +94,8 @@ def _exact(w: GaussianWorld) -> dict[str, Tensor]:
     synthetic = gaussian_weight_information(w.n_g, w.d, w.g2, w.synthetic_t2).mixture
     shared = (1 - w.c**2) * w.s2 / w.n_a - (1 - w.c) ** 2 * w.b2  # what recycling saves, what own knowledge costs
     values = {
+        "weight_information_anchor_exact": anchor,
+        "weight_information_synthetic_exact": synthetic,
         "ggmi_mixture_exact": anchor - synthetic,
         "ggmi_exact": ggmi_of(),
         "ggmi_given_exact": ggmi_of(conditioning="generator"),
@@ -111,6 +114,8 @@ def _mixture(
     totals = [x.sum(-1) for x in (first_a, first_g, final_g, final_a, _nll(anchors, weights, w.s2))]
     terms = ggmi_upper_bound_terms(gain, *totals)
     return {
+        "weight_information_anchor": torch.vmap(weight_information)(first_a, final_a),
+        "weight_information_synthetic": torch.vmap(weight_information)(first_g, final_g),
         "ggmi_mixture": torch.vmap(ggmi)(first_a, final_a, first_g, final_g),
         "bound": cast(Tensor, terms.bound),
         "slack": cast(Tensor, terms.slack),

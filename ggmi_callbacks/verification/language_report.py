@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ggmi_callbacks.functional import Interval, bootstrap_interval
-from ggmi_callbacks.verification.language_study import LanguageDesign, Outcome, language_study
+from ggmi_callbacks.verification.language_models import LanguageDesign, Outcome, language_study
 from ggmi_callbacks.verification.parallel import one_thread
 
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ggmi_callbacks.verification.findings import CLAIMS, ERROR
-from ggmi_callbacks.verification.sweep import GAUSSIAN, PANELS, Point
+from ggmi_callbacks.verification.panels import GAUSSIAN, PANELS, Point
 
 _ROWS = {
     "KL gap by histograms (nats)": {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ggmi_callbacks.verification.baseline import time_baselines
 from ggmi_callbacks.verification.findings import report
+from ggmi_callbacks.verification.panels import PANELS, Design, gaussian_worlds, sweep, write_csv
 from ggmi_callbacks.verification.plot import plot
-from ggmi_callbacks.verification.sweep import PANELS, Design, gaussian_worlds, sweep, write_csv
 
 
 def verify(design: Design, output: Path, *, timed: str = "KJL", progress: bool = True) -> str:

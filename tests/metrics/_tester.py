@@ -16,8 +16,8 @@ tests.
             return functional.weight_information(**merged)
 
 Class attributes to override where a metric differs: ``rtol``, ``half_rtol`` (error allowed with bfloat16
-input), ``batchwise`` (False if a single batch has no value), ``differentiable_arguments`` (update arguments
-that carry a gradient), ``confidence`` (a level, or None if the metric has no interval).
+input), ``batchwise`` and ``stepwise`` (False if one batch, or two, have no value), ``differentiable_arguments``
+(update arguments that carry a gradient), ``confidence`` (a level, or None if the metric has no interval).
 torch.jit.script reads class annotations, so a metric that annotates its states (``total: Tensor``) must not
 import ``annotations`` from ``__future__``. The value of a metric may be a tensor, an Interval or a dict of
 either.
@@ -79,6 +79,11 @@ def value_on_rank(metric: Metric, batches: list[Batch]) -> list[float]:
     return flat(metric.compute())
 
 
+def forward_on_rank(metric: Metric, batches: list[Batch]) -> list[list[float]]:
+    """What ``forward`` returns on this rank when it synchronises at every step."""
+    return [flat(metric(**batch)) for batch in batches[dist.get_rank() :: WORLD]]
+
+
 class MetricTester:
     """See the top of this file."""
 
@@ -86,6 +91,7 @@ class MetricTester:
     rtol: ClassVar[float] = 1e-5
     half_rtol: ClassVar[float] = 0.05
     batchwise: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = True
     differentiable_arguments: ClassVar[tuple[str, ...]] = ()
     confidence: ClassVar[float | None] = 0.9
 
@@ -202,9 +208,10 @@ class MetricTester:
         with pytest.raises(ValueError, match="`confidence`"):
             self.make(confidence=95)
 
-    def test_plot_draws_a_value_and_a_run(self) -> None:
-        metric = self.filled()
-        for val in (None, [metric.compute(), metric.compute()]):
+    def test_plot_draws_a_value_a_run_and_what_is_not_known_yet(self) -> None:
+        metric = self.filled(**({} if self.confidence is None else {"confidence": self.confidence}))
+        value = metric.compute()
+        for val in (None, [value, value], _unknown(value)):
             figure, axes = metric.plot(val)
             assert axes.get_ylabel()
             plt.close(figure)
@@ -213,8 +220,22 @@ class MetricTester:
         for value in ranks(value_on_rank, self.make(), self.batches):
             assert value == pytest.approx(flat(self.reference(self.batches)), rel=self.rtol, abs=1e-6)
 
+    def test_forward_may_synchronise_at_every_step(self, ranks: Any) -> None:
+        if not self.stepwise:
+            pytest.skip("the batches of one step have no value")
+        steps = [self.batches[i : i + WORLD] for i in range(0, len(self.batches), WORLD)]
+        expected = [pytest.approx(flat(self.reference(step)), rel=self.rtol, abs=1e-6) for step in steps]
+        for values in ranks(forward_on_rank, self.make(dist_sync_on_step=True), self.batches):
+            assert values == expected
+
 
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, dict):
         return [part for item in value.values() for part in _tensors(item)]
     return list(value) if isinstance(value, tuple) else [value]
+
+
+def _unknown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unknown(part) for name, part in value.items()}
+    return Interval(*map(_unknown, value)) if isinstance(value, tuple) else value * torch.nan

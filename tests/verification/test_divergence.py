@@ -45,6 +45,13 @@ def test_stratified_kl_of_mixtures_is_that_of_independent_draws_within_error(rng
     assert abs(float(estimate.value - ratio.mean())) < 4 * error
 
 
+def test_stated_error_is_the_spread_of_estimates_for_mixtures_too(rng):
+    p, q = (random_mixture(1, c, 2, rng, side=3.0).select(torch.zeros(400, dtype=torch.long)) for c in (4, 3))
+    for estimate in divergences(p, q, 400, rng):
+        ratio = float(estimate.value.std() / estimate.error.square().mean().sqrt())
+        assert 0.85 < ratio < 1.15  # 400 repeats know it to .035
+
+
 def test_jensen_shannon_lies_between_zero_and_log_two_and_is_symmetric(rng):
     p, q = random_mixture(50, 4, 2, rng), random_mixture(50, 3, 2, rng)
     there, back = divergences(p, q, 1000, rng).jensen_shannon, divergences(q, p, 1000, rng).jensen_shannon

@@ -11,7 +11,8 @@ REPEATS = 2000
 @pytest.mark.parametrize("n_g", [10, 60])
 def test_measured_quantities_match_their_closed_forms(c, n_g):
     result = gaussian_protocol(GaussianWorld(c=c, n_a=20, n_g=n_g, g2=2.0), REPEATS, seed=7)
-    for name in ("ggmi_mixture", "kl_gap", "generalisation_gap_difference"):
+    information = ("ggmi_mixture", "weight_information_anchor", "weight_information_synthetic")
+    for name in (*information, "kl_gap", "generalisation_gap_difference"):
         error = float(result[name].std()) / math.sqrt(REPEATS)
         assert abs(float(result[name].mean() - result[f"{name}_exact"])) < 4 * error
 

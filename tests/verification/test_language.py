@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ggmi_callbacks.verification import Blend, LanguageDesign, MarkovSource, all_sequences, language_study
+from ggmi_callbacks.verification import language_models as study
 from ggmi_callbacks.verification.language_report import correlations, pearson, report, write_csv
 from ggmi_callbacks.verification.transformer import Fleet, code_lengths, train
 
@@ -103,6 +104,7 @@ def test_first_visits_are_coded_before_the_update_that_uses_them(rng):
     assert not torch.allclose(first[0, 32:64], torch.full((32,), 5 * math.log(4)))
     assert first[0, 64:].isnan().all()  # their turn never came
     assert first[1, 20:].isnan().all()  # not samples of this model
+    torch.testing.assert_close(first[1, :20], torch.full((20,), 5 * math.log(4)))  # later visits change nothing
 
 
 def test_a_trained_model_nears_the_entropy_of_the_source_from_above(rng):
@@ -124,6 +126,37 @@ def test_study_measures_every_generator_at_every_size(outcomes):
 def sources() -> list[MarkovSource]:
     rng = torch.Generator().manual_seed(SMALL.seed)
     return [MarkovSource.random(5, rng) for _ in range(SMALL.seeds)]
+
+
+def test_twins_follow_the_law_that_exact_losses_are_taken_over(monkeypatch):
+    monkeypatch.setattr(study, "_outcome", lambda design, trained, index, generator, n: (trained, n))
+    trained, _ = study.language_study(
+        LanguageDesign(seeds=3, steps=15, copies=(0.0, 0.6), knows=(0.7,)), progress=False
+    )[0]
+    sizes = [64] * 3 + ([64] * 3 + [256] * 3) * 2  # anchors, then each generator at each size
+    z = [
+        (float(twin[:n].mean()) - float(exact)) / (float(twin[:n].std()) / math.sqrt(n))
+        for twin, exact, n in zip(trained.twin, trained.own_loss, sizes, strict=True)
+    ]
+    # Twins of outputs keep their prompts, so their mean varies a little less than stated.
+    assert abs(sum(z) / len(z)) < 4 / math.sqrt(len(z))
+    assert max(map(abs, z)) < 4.5
+
+
+def test_gaps_are_exact_losses_minus_losses_on_the_training_set():
+    flat = torch.ones(4, 3).double()
+    trained = study.Trained(
+        first=4 * flat,
+        final=torch.tensor([2.0, 2.5, 1.0, 1.0]).double()[:, None] * flat,
+        twin=3 * flat,
+        own_loss=torch.tensor([5.0, 5.0, 2.0, 4.0]).double(),
+        source_loss=torch.tensor([5.0, 5.0, 4.0, 5.5]).double(),
+    )
+    design = LanguageDesign(seeds=2, n_anchor=3, n_synthetic=(3,))
+    outcome = study._outcome(design, trained, 0, None, 3)
+    assert float(outcome.generalisation_gap_difference.value) == pytest.approx(((3.0 + 2.5) - (1.0 + 3.0)) / 2)
+    assert float(outcome.kl_gap.value) == pytest.approx((1.0 - 0.5) / 2)
+    assert float(outcome.ggmi_mixture.value) == pytest.approx(1.75 - 3.0)
 
 
 def test_study_is_a_function_of_its_seed(outcomes, tmp_path):

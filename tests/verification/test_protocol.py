@@ -6,7 +6,7 @@ import torch
 
 from ggmi_callbacks.verification import Design, draw_world, mixture_protocol, protocol, sweep
 from ggmi_callbacks.verification.findings import correlation, report, trends
-from ggmi_callbacks.verification.sweep import gaussian_worlds, write_csv
+from ggmi_callbacks.verification.panels import gaussian_worlds, write_csv
 
 SMALL = {"K": 2, "J": 3, "L": 2, "n_anchor": 60, "n_synthetic": 90, "repeats": 6, "draws": 200}
 
