@@ -11,6 +11,7 @@ A training step in three calls, for whoever translates a trainer's events:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,7 @@ class GainEngine:
                     progress=self.progress,
                 )
             broadcast(self.shadow.parameters.values())
+            self._check_shadow(self.shadow)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
         self.policy.reset()
 
@@ -265,6 +267,7 @@ class GainEngine:
             out["shadow"] = {
                 "seconds": shadow.seconds,
                 "epochs": shadow.epochs,
+                "learning_rate": shadow.learning_rate,
                 "heldout_nll": shadow.heldout_nll,
             }
         return {**out, "estimators": self.recorder.estimators}
@@ -280,7 +283,7 @@ class GainEngine:
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "cache": None if self._cache is None else (self._cache.gain, self._cache.known),
+            "cache": None if self._cache is None else (self._cache.gain.clone(), self._cache.known.clone()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -293,7 +296,22 @@ class GainEngine:
         self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
         if self._cache is not None and state["cache"] is not None:
-            self._cache.gain, self._cache.known = state["cache"]
+            self._cache.gain, self._cache.known = (values.clone() for values in state["cache"])
+
+    def _check_shadow(self, shadow: Shadow) -> None:
+        if shadow.improved:
+            return
+        problem = (
+            f"the shadow run on the anchors did not shorten the held-out ones ({shadow.heldout_nll[0]:.2f} nats "
+            f"before, at best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {self.learning_rate:.1e} to "
+            f"{shadow.learning_rate:.1e}): they hold nothing that the model does not know, or are too few"
+        )
+        if self.policy.acts and isinstance(self.scorer, LikelihoodScorer):
+            raise ValueError(
+                f"{problem}, so {type(self.policy).__name__} has no gain to act on. Give more anchors, another "
+                "`shadow_learning_rate` or more `shadow_epochs`, or score with `GradientScorer`."
+            )
+        warnings.warn(f"{problem}; gains against the shadow are zero.", stacklevel=2)
 
     def _flush(self) -> None:
         if bad := self.ledger.flush():

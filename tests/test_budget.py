@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("ggmi_callbacks.budget.time.perf_counter", clock)
+    monkeypatch.setattr("ggmi_callbacks.budget.time", SimpleNamespace(perf_counter=clock))
     return clock
 
 

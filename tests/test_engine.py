@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +131,10 @@ def test_numbers_of_a_window_are_those_of_its_samples(build) -> None:
     assert logs["ggmi/synthetic_nll"] == pytest.approx(sum(row["nll"] for row in rows) / 12, rel=1e-6)
     loop.engine.scorer.gains += 10
     loop.step(stream(1)[0])
-    assert loop.engine.log()["ggmi/gain"] == pytest.approx(12.5)  # the window has begun anew
+    logs = loop.engine.log()
+    assert logs["ggmi/gain"] == pytest.approx(12.5)  # the window has begun anew
+    rows = loop.engine.ledger.table.to_pylist()[12:]
+    assert logs["ggmi/synthetic_nll"] == pytest.approx(sum(row["nll"] for row in rows) / 4, rel=1e-6)
 
 
 def test_a_window_without_samples_logs_nothing_of_them(build) -> None:
@@ -332,7 +336,7 @@ class Slow(Fixed):
 @pytest.mark.parametrize("overhead", [0.05, 0.2])
 def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch, overhead: float) -> None:
     clock = [0.0]
-    monkeypatch.setattr("ggmi_callbacks.budget.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("ggmi_callbacks.budget.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     loop, steps = build(Monitor(), scorer=Slow(clock), overhead=overhead), 800
     engine, data = loop.engine, stream(1)[0]
     for _ in range(steps):  # the bare calls: no model is needed to tell the time
@@ -395,6 +399,7 @@ def test_later_epochs_are_no_first_visits(build) -> None:
         loop.step(batch)
     loop.engine.log()
     assert loop.engine.finish()["ggmi/synthetic_samples"] == 8
+    assert len(loop.engine.recorder.reservoir.visits) == 2
     assert len(loop.engine.ledger) == 16
 
 
@@ -440,6 +445,34 @@ def test_settings_that_mean_nothing_are_refused_by_name(build, settings: dict) -
         build(**settings)
 
 
+@pytest.mark.parametrize("reference", ["initial", "current"])
+def test_gains_that_cannot_change_are_found_once(build, reference: str) -> None:
+    data = stream(3)
+    loop = build(Reweight(), scorer=LikelihoodScorer(reference), num_samples=12)
+    calls, found = [], loop.engine.scorer.gain
+    loop.engine.scorer.gain = lambda *args: calls.append(0) or found(*args)
+    for epoch in range(3):
+        loop.engine.begin_epoch(epoch)
+        for batch in data:
+            loop.step(batch)
+    loop.engine.log()
+    gain = loop.engine.ledger.table["gain"].to_pylist()
+    assert len(calls) == (3 if reference == "initial" else 9)
+    assert (gain[:12] == gain[12:24] == gain[24:]) is (reference == "initial")
+
+
+def test_gains_are_remembered_only_if_every_sample_has_one(build) -> None:
+    loop = build(num_samples=13)
+    for epoch in range(2):
+        loop.engine.begin_epoch(epoch)
+        for batch in stream(3):
+            loop.step(batch)
+    loop.engine.log()
+    gain = loop.engine.ledger.table["gain"].to_pylist()
+    assert gain[:12] == gain[12:]
+    assert not loop.engine._cache.complete()
+
+
 def save(engine: GainEngine) -> dict[str, Any]:
     """The state as a checkpoint holds it."""
     buffer = io.BytesIO()
@@ -463,13 +496,19 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(build, make_model, p
         return logs
 
     data = stream(8)
-    whole = build(copy.deepcopy(policy), scorer=scorer())
+    whole = build(copy.deepcopy(policy), scorer=scorer(), num_samples=32)
     run(whole, range(4))
     state = through(whole.engine)
     tensors = copy.deepcopy((whole.model.state_dict(), whole.optimiser.state_dict(), torch.get_rng_state()))
     expected = run(whole, range(4, 8))
 
-    resumed = build(copy.deepcopy(policy), scorer=scorer(), prepare=False, model=make_model(7, vocab_size=VOCABULARY))
+    resumed = build(
+        copy.deepcopy(policy),
+        scorer=scorer(),
+        num_samples=32,
+        prepare=False,
+        model=make_model(7, vocab_size=VOCABULARY),
+    )
     resumed.model.config.attention_dropout = whole.model.config.attention_dropout
     for layer in resumed.model.model.layers:
         layer.self_attn.attention_dropout = 0.2
@@ -487,6 +526,12 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(build, make_model, p
     whole.engine.log(), resumed.engine.log()
     assert resumed.engine.ledger.table.equals(whole.engine.ledger.table)
     assert resumed.engine.finish() == whole.engine.finish()
+
+    for loop in (whole, resumed):  # in another epoch, with what both remember
+        torch.manual_seed(2)
+        loop.engine.begin_epoch(1)
+        run(loop, range(8))
+    assert torch.equal(whole.weights(), resumed.weights())
 
 
 def test_a_second_run_with_the_same_scorer_begins_anew(build, make_model) -> None:

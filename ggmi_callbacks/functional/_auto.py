@@ -8,7 +8,7 @@ Notation:
     s           standard error of Delta
 
 The rule:
-1. If |Delta| < 3 s, the copula explains the samples: the answer is C. So it is for Gaussian and elliptical
+1. If |Delta| < 4 s, the copula explains the samples: the answer is C. So it is for Gaussian and elliptical
    dependence with any marginals, where C is all but unbiased even in dozens of dimensions.
 2. Otherwise the answer is the largest of C + Delta with neighbours in all dimensions, the same on the (up to
    three) canonical pairs that correlate on held-out samples, and the held-out InfoNCE bound of a trained critic.
@@ -29,19 +29,26 @@ from ggmi_callbacks.functional._copula import (
     EllipticalCopula,
     fit_copula,
     fit_correlation,
+    gaussian_pointwise,
     information_of_copula,
     mid_ranks,
     normal_scores,
     sample_copula,
     t_scores,
-    weakened,
+    with_information,
 )
 from ggmi_callbacks.functional._estimate import Estimate
 from ggmi_callbacks.functional._infonce import FEWEST, infonce_information
-from ggmi_callbacks.functional._ksg import MOST_PAIRS, canonical_pairs, canonical_rank, ksg_information
+from ggmi_callbacks.functional._ksg import (
+    MOST_PAIRS,
+    canonical_pairs,
+    canonical_rank,
+    ksg_pointwise,
+    truncated_cross_correlation,
+)
 
 _LOG = logging.getLogger(__name__)
-_SIGNIFICANT = 3.0  # standard errors
+_SIGNIFICANT = 4.0  # standard errors
 _MOST_ROWS = 10_000  # for the neighbours, whose time grows with the square
 _LOW_DIMENSION = 3
 
@@ -125,35 +132,45 @@ def _residuals(
     if n > _MOST_ROWS:
         rows = torch.randperm(n, generator=generator)[:_MOST_ROWS].to(data.device)
         data, pointwise = data[rows], pointwise[rows]
-    truth = weakened(copula, dims, float(base.value))
+    d_x, d_y, d_z = dims
+    cross, rank = copula.correlation[:d_x, d_x : d_x + d_y], 0
+    if d_z == 0:
+        rank = canonical_rank(data[:, :d_x], data[:, d_x:], generator)
+        cross = truncated_cross_correlation(copula.correlation, d_x, rank)
+    truth = with_information(copula, dims, cross, float(base.value))
     drawn = sample_copula(truth, len(data), generator).to(data.device)
     refit = EllipticalCopula(copula.nu, fit_correlation(t_scores(mid_ranks(drawn), copula.nu), copula.nu))
     _, drawn_pointwise = information_of_copula(drawn, refit, dims)
-    rank = 0
-    if dims[2] == 0:
-        x, y = data.split([d for d in dims if d], 1)
-        rank = canonical_rank(x, y, MOST_PAIRS, generator)
-    seen, control = _neighbours(data, dims, k, rank), _neighbours(drawn, dims, k, rank)
-    return {
-        name: _residual(base, seen[name] - pointwise, control[name] - drawn_pointwise, n, seen[name]) for name in seen
-    }
+    seen = _neighbours(data, dims, k, rank, pointwise)
+    control = _neighbours(drawn, dims, k, rank, drawn_pointwise)
+    # In few dimensions neighbours have next to no bias to correct, and a correction would only add noise.
+    correct = sum(dims) > _LOW_DIMENSION
+    return {name: _residual(base, *seen[name], control[name][1], correct, n) for name in seen}
 
 
-def _neighbours(data: Tensor, dims: tuple[int, ...], k: int, rank: int) -> dict[str, Tensor]:
-    """Pointwise neighbour estimates [n] by name; on canonical pairs only if these are fewer than the dimensions."""
-    variables = list(normal_scores(data).split([d for d in dims if d], 1))
-    found = {"ksg": ksg_information(variables, k).pointwise}
+def _neighbours(
+    data: Tensor, dims: tuple[int, ...], k: int, rank: int, pointwise: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """By name the pointwise neighbour estimates [n], and how far they exceed those of a parametric model.
+
+    In all dimensions the model is the copula. On canonical pairs, looked at only if they are fewer than the
+    dimensions, it is the Gaussian of these very pairs, as they leave out what the copula finds elsewhere.
+    """
+    variables = normal_scores(data).split([d for d in dims if d], 1)
+    found = {"ksg": (ksg_pointwise(list(variables), k), pointwise)}
+    rank = min(rank, MOST_PAIRS)
     if 0 < rank < max(dims):
-        pairs = list(canonical_pairs(variables[0], variables[1], rank))
-        found["canonical_ksg"] = ksg_information(pairs, k, scaled=True).pointwise
-    return {name: values for name, values in found.items() if values is not None}
+        pairs = canonical_pairs(variables[0], variables[1], rank)
+        gaussian = gaussian_pointwise(torch.cat(pairs, 1), (rank, rank, 0))
+        found["canonical_ksg"] = (ksg_pointwise(list(pairs), k, scaled=True), gaussian)
+    return {name: (seen, seen - model) for name, (seen, model) in found.items()}
 
 
-def _residual(base: Estimate, gap: Tensor, control: Tensor, n: int, seen: Tensor) -> _Residual:
+def _residual(base: Estimate, seen: Tensor, gap: Tensor, control: Tensor, correct: bool, n: int) -> _Residual:
+    """C + Delta from what neighbours see on the samples, and its gap to the model there and on the control."""
     noise = float(control.std()) / len(control) ** 0.5
     bias = float(control.mean())
-    # A correction that is not above its own noise would only add noise.
-    if abs(bias) < 2 * noise:
+    if not correct or abs(bias) < 2 * noise:
         bias = noise = 0.0
     delta = float(gap.mean()) - bias
     error = math.hypot(float(gap.std()) / len(gap) ** 0.5, noise)

@@ -81,21 +81,32 @@ def blocks(dims: tuple[int, ...]) -> tuple[list[list[int]], list[int]]:
 
 def gaussian_information(data: Tensor, dims: tuple[int, ...], pointwise: bool) -> Estimate:
     """I(x; y | z) of Gaussian columns [n, D], unbiased; ``dims`` are those of x, y and z."""
-    n = data.shape[0]
-    data = data - data.mean(0)
+    n = len(data)
     groups, signs = blocks(dims)
-    half_logdet, values = data.new_zeros(()), data.new_zeros(n)
+    value = data.new_tensor(-wishart_bias(n, [len(columns) for columns in groups], signs))
     for columns, sign in zip(groups, signs, strict=True):
-        if not columns:
-            continue
-        block = data[:, columns]
-        factor = covariance_factor(block.T @ block, n, _NAMES)
-        half_logdet = half_logdet + sign * factor.diagonal().log().sum()
-        if pointwise:
-            white = torch.linalg.solve_triangular(factor, block.T, upper=False)
-            values = values + sign * (n * white.square().sum(0) - len(columns)) / 2
-    value = half_logdet - wishart_bias(n, [len(columns) for columns in groups], signs)
-    return Estimate(value, value.detach() + values.detach() if pointwise else None, n)
+        if columns:
+            value = value + sign * _factor(data[:, columns]).diagonal().log().sum()
+    return Estimate(value, value.detach() + gaussian_pointwise(data.detach(), dims) if pointwise else None, n)
+
+
+def gaussian_pointwise(data: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """[n] pointwise information of Gaussian columns under their sample covariance."""
+    n = len(data)
+    values = data.new_zeros(n)
+    for columns, sign in zip(*blocks(dims), strict=True):
+        if columns:
+            block = data[:, columns]
+            factor = _factor(block)
+            white = torch.linalg.solve_triangular(factor, (block - block.mean(0)).T, upper=False)
+            values += sign * (factor.diagonal().log().sum() + n * white.square().sum(0) / 2)
+    return values
+
+
+def _factor(block: Tensor) -> Tensor:
+    """Cholesky factor of the scatter matrix of columns [n, d]."""
+    block = block - block.mean(0)
+    return covariance_factor(block.T @ block, len(block), _NAMES)
 
 
 _NAMES = "x`, `y` and `z"
@@ -221,20 +232,30 @@ def sample_copula(copula: EllipticalCopula, n: int, generator: torch.Generator) 
     return z * (copula.nu / chi_squared).sqrt()
 
 
-def weakened(copula: EllipticalCopula, dims: tuple[int, ...], information: float) -> EllipticalCopula:
-    """The copula with its x-y correlations shrunk until it holds a given information, less than its own.
+def with_information(
+    copula: EllipticalCopula, dims: tuple[int, ...], cross: Tensor, information: float
+) -> EllipticalCopula:
+    """The copula with other x-y correlations, such that it holds a given information.
 
-    They move on the line to conditional independence given z, on which the matrix stays positive definite.
+    They lie on the way from conditional independence given z over ``cross`` [d_x, d_y], a sparser guess, to its
+    own; on each leg the matrix stays positive definite.
     """
     d_x, d_y, _ = dims
     x, y, z = slice(0, d_x), slice(d_x, d_x + d_y), slice(d_x + d_y, None)
     r = copula.correlation
     explained = r[x, z] @ torch.linalg.solve(r[z, z], r[z, y])
-    independent = r.clone()
-    independent[x, y], independent[y, x] = explained, explained.T
+    legs = [torch.stack((explained, cross)), torch.stack((cross, r[x, y]))]
+
+    def on_the_way(leg: Tensor, share: float) -> EllipticalCopula:
+        matrix = r.clone()
+        matrix[x, y] = torch.lerp(leg[0], leg[1], share)
+        matrix[y, x] = matrix[x, y].T
+        return EllipticalCopula(copula.nu, matrix)
+
+    leg = legs[0] if model_information(on_the_way(legs[0], 1.0), dims) >= information else legs[1]
     low, high = 0.0, 1.0
     for _ in range(24):
         middle = (low + high) / 2
-        candidate = EllipticalCopula(copula.nu, torch.lerp(independent, r, middle))
-        low, high = (middle, high) if model_information(candidate, dims) < information else (low, middle)
-    return EllipticalCopula(copula.nu, torch.lerp(independent, r, high))
+        enough = model_information(on_the_way(leg, middle), dims) >= information
+        low, high = (low, middle) if enough else (middle, high)
+    return on_the_way(leg, high)

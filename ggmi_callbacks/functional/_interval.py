@@ -52,7 +52,7 @@ def check_confidence(confidence: float | None) -> None:
 
 
 def moments(x: Tensor) -> Tensor:
-    """Reduce samples to their running sums (n, sum x, sum x^2), in float64.
+    """Reduce samples [..., n] to their running sums (n, sum x, sum x^2), [..., 3] in float64.
 
     Example:
         >>> from torch import tensor
@@ -60,8 +60,8 @@ def moments(x: Tensor) -> Tensor:
         tensor([ 3.,  7., 21.], dtype=torch.float64)
     """
     x = x.double()
-    total = x.sum()
-    return torch.stack((torch.full_like(total, x.numel()), total, x.square().sum()))
+    total = x.sum(-1)
+    return torch.stack((torch.full_like(total, x.shape[-1]), total, x.square().sum(-1)), dim=-1)
 
 
 def mean_and_variance(sums: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ def mean_interval(x: Tensor, confidence: float) -> Interval:
         '2.500 in [0.446, 4.554]'
     """
     check_confidence(confidence)
-    sums = moments(x)
+    sums = moments(x.reshape(-1))
     mean, variance = mean_and_variance(sums)
     return like(t_interval(mean, variance, sums[0] - 1, confidence), x)
 

@@ -25,8 +25,14 @@ from ggmi_callbacks.functional._neighbours import neighbour_counts, standardise
 from ggmi_callbacks.functional._samples import covariance_factor
 
 
-def ksg_information(variables: list[Tensor], k: int, scaled: bool = False) -> Estimate:
-    """I(x; y) or I(x; y | z) of ``variables`` [x, y] or [x, y, z]; ``scaled`` if they need no standardising."""
+def ksg_information(variables: list[Tensor], k: int) -> Estimate:
+    """I(x; y) or I(x; y | z) of ``variables`` [x, y] or [x, y, z]."""
+    pointwise = ksg_pointwise(variables, k)
+    return Estimate(pointwise.mean(), pointwise, len(pointwise))
+
+
+def ksg_pointwise(variables: list[Tensor], k: int, scaled: bool = False) -> Tensor:
+    """[n] summands of the estimate; ``scaled`` if the variables need no standardising."""
     n = len(variables[0])
     spaces = variables if scaled else [standardise(v) for v in variables]
     groups: list[tuple[int, ...]] = [(0, 2), (1, 2), (2,)] if len(spaces) == 3 else [(0,), (1,)]
@@ -34,8 +40,7 @@ def ksg_information(variables: list[Tensor], k: int, scaled: bool = False) -> Es
     if len(spaces) == 2:
         counts = torch.cat((counts, torch.full_like(counts[:1], n)))
     near_x, near_y, near_z = torch.digamma(counts)
-    pointwise = torch.digamma(joint) + near_z - near_x - near_y
-    return Estimate(pointwise.mean(), pointwise, n)
+    return torch.digamma(joint) + near_z - near_x - near_y
 
 
 # -- On the pairs of directions that correlate most
@@ -46,8 +51,9 @@ MOST_PAIRS = 3
 
 def canonical_ksg_information(x: Tensor, y: Tensor, k: int, generator: torch.Generator) -> Estimate:
     """I of the canonical pairs of x and y that hold information on held-out samples."""
-    rank = canonical_rank(x, y, MOST_PAIRS, generator)
-    return ksg_information(list(canonical_pairs(x, y, rank)), k, scaled=True)
+    rank = min(canonical_rank(x, y, generator), MOST_PAIRS)
+    pointwise = ksg_pointwise(list(canonical_pairs(x, y, rank)), k, scaled=True)
+    return Estimate(pointwise.mean(), pointwise, len(pointwise))
 
 
 def canonical_pairs(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -77,12 +83,21 @@ def held_out_rank(p: Tensor, q: Tensor, correlations: Tensor) -> int:
     return int(gain.mean(0).cumsum(0).argmax()) + 1
 
 
-def canonical_rank(x: Tensor, y: Tensor, most: int, generator: torch.Generator) -> int:
-    """Rank of the dependence by two-fold cross-validation, between one and ``most``."""
+def truncated_cross_correlation(r: Tensor, d_x: int, rank: int) -> Tensor:
+    """The x-y block [d_x, d_y] of a correlation matrix of (x, y) with only its leading canonical correlations."""
+    root_x, root_y = torch.linalg.cholesky(r[:d_x, :d_x]), torch.linalg.cholesky(r[d_x:, d_x:])
+    white = torch.linalg.solve_triangular(root_x, r[:d_x, d_x:], upper=False)
+    white = torch.linalg.solve_triangular(root_y, white.T, upper=False).T
+    left, correlations, right = torch.linalg.svd(white, full_matrices=False)
+    return root_x @ (left[:, :rank] * correlations[:rank]) @ right[:rank] @ root_y.T
+
+
+def canonical_rank(x: Tensor, y: Tensor, generator: torch.Generator) -> int:
+    """Rank of the linear dependence of the normal scores by two-fold cross-validation; at least one."""
     x, y = normal_scores(x), normal_scores(y)
     order = torch.randperm(len(x), generator=generator).to(x.device)
     ranks = []
     for fit, test in ((order[::2], order[1::2]), (order[1::2], order[::2])):
         to_x, to_y, correlations = canonical_maps(x[fit], y[fit])
         ranks.append(held_out_rank(x[test] @ to_x, y[test] @ to_y, correlations))
-    return min(*ranks, most)
+    return min(ranks)

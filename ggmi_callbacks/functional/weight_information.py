@@ -51,14 +51,12 @@ ESTIMATORS = ("mixture", "loss_difference")
 
 def _mixture_update(first_nll: Tensor | None, final_nll: Tensor | None) -> Tensor:
     """Moments [3, 3] of first lengths, final lengths and their differences; zero where nothing is given."""
-    rows = [
-        first_nll,
-        final_nll,
-        None if first_nll is None or final_nll is None else _gap(first_nll, final_nll),
-    ]
-    given = next(row for row in rows if row is not None)
-    empty = torch.zeros(3, dtype=torch.float64, device=given.device)
-    return torch.stack([empty if row is None else moments(row) for row in rows])
+    if first_nll is not None and final_nll is not None:
+        both = torch.stack((first_nll, final_nll)).double()  # [2, n]
+        return moments(torch.cat((both, both[:1] - both[1:])))
+    empty = torch.zeros(3, dtype=torch.float64)
+    given = [empty if x is None else moments(x) for x in (first_nll, final_nll)]
+    return torch.stack([sums.to(given[final_nll is not None].device) for sums in (*given, empty)])
 
 
 def _mixture_mean(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:

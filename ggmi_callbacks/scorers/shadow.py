@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from ggmi_callbacks.probe import Parameters, Probe
 from ggmi_callbacks.tasks import Inputs
 
+_ATTEMPTS = 3  # learning rates tried
+
 
 @dataclass
 class Shadow:
@@ -31,9 +33,15 @@ class Shadow:
     final_nll: Tensor
     tokens: Tensor
     epochs: int
+    learning_rate: float
     heldout_nll: list[float]
     """Mean code length of the held-out anchors before training and after each epoch, nats per sample."""
     seconds: float
+
+    @property
+    def improved(self) -> bool:
+        """Whether the anchors have taught it anything: if not, W' is W and every likelihood gain is zero."""
+        return min(self.heldout_nll) < self.heldout_nll[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to score on after a restart."""
@@ -53,8 +61,9 @@ def train_shadow(
     """Train a second set of parameters on ``anchors`` and return it; the model itself is not touched.
 
     Dropout is off, so no random stream is consumed; parameters are held in float32 whatever the model's dtype. The
-    epoch is kept after which the held-out anchors are shortest (early stopping): a shadow that has memorised its
-    anchors finds everything else surprising.
+    epoch is kept after which the held-out anchors are shortest: a shadow that has memorised its anchors finds
+    everything else surprising. If they never get shorter, the run starts again at a quarter of the learning rate,
+    twice at most.
 
     Args:
         probe: the model to start from.
@@ -80,7 +89,22 @@ def train_shadow(
     order = torch.randperm(len(anchors), generator=torch.Generator().manual_seed(seed)).tolist()
     split = max(1, round(heldout * len(anchors)))
     held, fit = [anchors[i] for i in order[:split]], [anchors[i] for i in order[split:]]
+    for attempt in range(_ATTEMPTS):
+        rate = learning_rate / 4**attempt
+        with tqdm(
+            total=epochs * len(fit), desc=f"GGMI shadow, lr {rate:.0e}", disable=not progress, leave=False
+        ) as bar:
+            shadow = _attempt(probe, fit, held, rate, epochs, bar)
+        if shadow.improved:
+            break
+    shadow.seconds = time.perf_counter() - start
+    return shadow
 
+
+def _attempt(
+    probe: Probe, fit: Sequence[Inputs], held: Sequence[Inputs], learning_rate: float, epochs: int, bar: tqdm
+) -> Shadow:
+    """One run of ``epochs`` over ``fit``, of which the best parameters on ``held`` are kept."""
     master = {k: p.float().requires_grad_() for k, p in probe.snapshot().items()}
     dtypes = {k: p.dtype for k, p in probe.trainable.items()}
     optimiser = torch.optim.AdamW(list(master.values()), lr=learning_rate, weight_decay=0.0)
@@ -88,36 +112,37 @@ def train_shadow(
     def cast() -> Parameters:
         return {k: p.to(dtypes[k]) for k, p in master.items()}
 
-    def lengths(batches: Sequence[Inputs]) -> Tensor:
-        params = {k: p.detach() for k, p in cast().items()}
-        return torch.cat([probe.nll(batch, probe.task.layout(batch), params) for batch in batches])
+    def frozen() -> Parameters:
+        return {k: p.detach().clone() for k, p in cast().items()}
 
-    best, best_parameters = _finite_mean(lengths(held)), {k: p.detach().clone() for k, p in cast().items()}
-    history, first, ran = [best], [], 0
-    with tqdm(total=epochs * len(fit), desc="GGMI shadow", disable=not progress, leave=False) as bar:
-        for epoch in range(epochs):
-            for batch in fit:
-                nll = _step(probe, batch, cast(), optimiser)
-                if epoch == 0:
-                    first.append(nll)
-                bar.update()
-            ran = epoch + 1
-            history.append(_finite_mean(lengths(held)))
-            bar.set_postfix(heldout_nats=f"{history[-1]:.2f}")
-            if history[-1] >= best:
-                break
-            best, best_parameters = history[-1], {k: p.detach().clone() for k, p in cast().items()}
-    optimiser.zero_grad(set_to_none=True)
-    final = torch.cat([probe.nll(b, probe.task.layout(b), best_parameters) for b in fit])
+    best = frozen()
+    history, first = [_finite_mean(_lengths(probe, held, best))], []
+    for epoch in range(epochs):
+        for batch in fit:
+            nll = _step(probe, batch, cast(), optimiser)
+            if epoch == 0:
+                first.append(nll)
+            bar.update()
+        now = frozen()
+        history.append(_finite_mean(_lengths(probe, held, now)))
+        bar.set_postfix(heldout_nats=f"{history[-1]:.2f}")
+        if history[-1] < min(history[:-1]):
+            best = now
     return Shadow(
-        best_parameters,
-        torch.cat(first),
-        final,
-        torch.cat([probe.task.layout(b).tokens for b in fit]),
-        ran,
-        history,
-        time.perf_counter() - start,
+        parameters=best,
+        first_nll=torch.cat(first),
+        final_nll=_lengths(probe, fit, best),
+        tokens=torch.cat([probe.task.layout(batch).tokens for batch in fit]),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        heldout_nll=history,
+        seconds=0.0,
     )
+
+
+def _lengths(probe: Probe, batches: Sequence[Inputs], parameters: Parameters) -> Tensor:
+    """Code lengths of all samples in ``batches``, [n]."""
+    return torch.cat([probe.nll(batch, probe.task.layout(batch), parameters) for batch in batches])
 
 
 def _step(probe: Probe, batch: Inputs, parameters: Parameters, optimiser: torch.optim.Optimizer) -> Tensor:

@@ -190,6 +190,15 @@ def test_loss_difference_is_at_most_log_two_and_reaches_it() -> None:
     assert loss_difference_information(held_in, held_in) == 0
 
 
+def test_a_few_pairs_that_all_agree_claim_no_certainty() -> None:
+    held_in = torch.rand(5, generator=seeded(9), dtype=torch.float64)
+    _, low, high = loss_difference_information(held_in, held_in + 1, confidence=0.95)
+    assert high - low > 0.5  # five fair coins agree once in sixteen times
+    held_in = held_in.repeat(100)
+    _, low, high = loss_difference_information(held_in, held_in + 1, confidence=0.95)
+    assert high - low < 0.1
+
+
 def test_loss_difference_depends_on_neither_order_nor_on_which_twin_is_which() -> None:
     held_in, held_out = noisy_mean_twins(500, 3, 1.0, 0.01, seed=10)
     value = loss_difference_information(held_in, held_out)

@@ -143,3 +143,16 @@ def test_the_core_imports_no_trainer():
         r"^(from|import) (transformers|trl|lightning|pytorch_lightning|peft|accelerate|datasets)", re.M
     )
     assert [str(path) for path in root.rglob("*.py") if trainers.search(path.read_text())] == []
+
+
+@BOTH
+def test_anchors_that_teach_nothing_are_told_and_not_acted_upon(kind, make_trainer):
+    """Without a step the shadow is the model: every gain is zero, and Filter would drop everything."""
+    nothing = {"shadow_learning_rate": 1e-30}
+    trainer, _ = make_trainer(kind, Filter(), callback=nothing)
+    with pytest.raises(ValueError, match=r"did not shorten the held-out ones.*Filter has no gain to act on"):
+        trainer.train()
+    trainer, callback = make_trainer(kind, Monitor(), callback=nothing, max_steps=1)
+    with pytest.warns(UserWarning, match="did not shorten"):
+        trainer.train()
+    assert set(callback.ledger.table["gain"].to_pylist()) == {0.0}

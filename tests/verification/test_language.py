@@ -128,19 +128,21 @@ def sources() -> list[MarkovSource]:
     return [MarkovSource.random(5, rng) for _ in range(SMALL.seeds)]
 
 
-def test_twins_follow_the_law_that_exact_losses_are_taken_over(monkeypatch):
+def test_twins_share_prompts_and_follow_the_law_that_exact_losses_are_taken_over(monkeypatch):
     monkeypatch.setattr(study, "_outcome", lambda design, trained, index, generator, n: (trained, n))
-    trained, _ = study.language_study(
-        LanguageDesign(seeds=3, steps=15, copies=(0.0, 0.6), knows=(0.7,)), progress=False
-    )[0]
-    sizes = [64] * 3 + ([64] * 3 + [256] * 3) * 2  # anchors, then each generator at each size
-    z = [
-        (float(twin[:n].mean()) - float(exact)) / (float(twin[:n].std()) / math.sqrt(n))
-        for twin, exact, n in zip(trained.twin, trained.own_loss, sizes, strict=True)
-    ]
+    design = LanguageDesign(seeds=3, steps=15, copies=(0.0, 0.5, 1.0), knows=(0.7,))
+    trained, _ = language_study(design, progress=False)[0]
+    sizes = [64] * 3 + ([64] * 3 + [256] * 3) * 3  # anchors, then each generator at each size
+    z = []
+    for twin, exact, n in zip(trained.twin[:15], trained.own_loss[:15], sizes, strict=False):
+        z.append((float(twin[:n].mean()) - float(exact)) / (float(twin[:n].std()) / math.sqrt(n)))
     # Twins of outputs keep their prompts, so their mean varies a little less than stated.
     assert abs(sum(z) / len(z)) < 4 / math.sqrt(len(z))
     assert max(map(abs, z)) < 4.5
+    # Pure copies of the same prompt are the same sequence, and the law is that of the prompts themselves.
+    torch.testing.assert_close(trained.twin[15:], trained.final[15:])
+    for final, exact, n in zip(trained.final[15:], trained.own_loss[15:], sizes[15:], strict=True):
+        assert float(final[:n].mean()) == pytest.approx(float(exact), abs=1e-4)
 
 
 def test_gaps_are_exact_losses_minus_losses_on_the_training_set():

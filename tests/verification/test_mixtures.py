@@ -1,6 +1,6 @@
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import kmeans_plusplus
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
@@ -105,12 +105,13 @@ def test_centres_find_every_far_cluster(rng):
     assert (torch.cdist(centres, corners.expand(50, -1, -1)).amin(1) < 1).all()
 
 
-def test_centres_are_as_near_as_scikit_learns(rng):
-    x = random_mixture(40, 9, 2, rng).sample(200, rng)
-    ours = torch.cdist(x, spread_centres(x, 9, rng)).amin(-1).square().sum(-1)
-    theirs = torch.tensor([KMeans(9, n_init=1, max_iter=10, random_state=0).fit(y).inertia_ for y in x.numpy()])
-    ratio = ours / theirs  # of local optima: standard deviation .16, so .025 for the mean of 40
-    assert float(ratio.mean()) < 1.05
+def test_seeds_are_as_near_as_those_of_scikit_learn(rng):
+    x = random_mixture(60, 9, 2, rng).sample(200, rng)
+    ours = torch.cdist(x, spread_centres(x, 9, rng, rounds=0)).amin(-1).square().sum(-1)
+    seeds = [torch.from_numpy(kmeans_plusplus(y, 9, random_state=i)[0]) for i, y in enumerate(x.numpy())]
+    theirs = torch.cdist(x, torch.stack(seeds)).amin(-1).square().sum(-1)
+    # The ratio's standard deviation is .094 here, so .012 for the mean of 60; plain seeding has 1.25.
+    assert abs(float((ours / theirs).mean()) - 1) < 0.05
 
 
 def test_fewer_samples_than_components_is_an_error(rng):
