@@ -73,6 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=float, default=1)
     add("--batch-size", type=int, default=8)
     add("--learning-rate", type=float, default=1e-3)
+    add("--shadow-learning-rate", type=float, help="of the shadow run on the anchors (default: 0.3 x --learning-rate)")
     add("--max-length", type=int, default=512, help="tokens of a sample; the rest is cut off")
     add("--limit", type=int, help="use at most so many rows of each data set")
     add("--seed", type=int, default=0)
@@ -160,7 +161,7 @@ def training_arguments(args: argparse.Namespace, **changes: object) -> SFTConfig
         "bf16": gpu and torch.cuda.is_bf16_supported(),
         "activation_checkpointing": gpu,
         "dataloader_pin_memory": gpu,
-        "logging_steps": 0.1,  # of all steps
+        "logging_steps": 0.1,  # share of all steps
         "save_strategy": "no",
         "report_to": "none",
     }
@@ -183,12 +184,19 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
     print(f"\nfine-tuning on {len(study.synthetic)} synthetic samples with {policy}", flush=True)
     trainer = SFTTrainer(
         copy_model(study.model),
-        args=training_arguments(args),
+        args=training_arguments(args, eval_strategy="steps", eval_steps=0.1),
         train_dataset=study.synthetic,
         eval_dataset=study.heldout,
         processing_class=study.tokenizer,
     )
-    callback = GGMICallback(trainer, anchors=study.anchors, policy=policy, source=study.source)
+    callback = GGMICallback(
+        trainer,
+        anchors=study.anchors,
+        policy=policy,
+        source=study.source,
+        shadow_learning_rate=args.shadow_learning_rate or 0.3 * args.learning_rate,  # few anchors, small steps
+        shadow_epochs=6,
+    )
     trainer.add_callback(callback)
     before, tokens = heldout_nll(trainer)
     start = time.perf_counter()
@@ -225,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for policy in policies:
         run, trainer, callback = fine_tune(study, args, policy)
         runs.append(run)
-    report = describe(runs, len(study.anchors))
+    report = describe(runs)
     print(f"\n{report}\n")
     callback.ledger.to_parquet(args.output / "ledger.parquet")
     draw(runs, args.output / "gain.png")

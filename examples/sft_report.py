@@ -40,10 +40,12 @@ class Run:
     seconds: float
 
 
-def describe(runs: list[Run], anchors: int) -> str:
+def describe(runs: list[Run]) -> str:
     """Return the report as text; the last of ``runs`` is the one with the policy."""
     run = runs[-1]
     parts = [
+        shadow_line(run.results["shadow"]["heldout_nll"]),
+        "",
         f"Gain per source, nats per sample, 95 % interval ({run.policy})",
         source_table(run.ledger),
         *separation(run.ledger),
@@ -51,10 +53,18 @@ def describe(runs: list[Run], anchors: int) -> str:
         f"Loss on {len(run.tokens)} held-out real samples, nats per token",
         heldout_table(runs),
         "",
-        f"GGMI = I(S_anchor; W') - I(S_gen; W), nats ({run.results['estimators']['ggmi']}; {anchors} anchors)",
+        f"GGMI = I(S_anchor; W') - I(S_gen; W), nats ({run.results['estimators']['ggmi']})",
         ggmi_table(runs),
     ]
     return "\n".join(parts)
+
+
+def shadow_line(heldout: list[float]) -> str:
+    """Say whether the anchors taught the shadow anything; if not, no gain means anything."""
+    text = f"Shadow: anchors held out from it went from {heldout[0]:.2f} to {min(heldout):.2f} nats each"
+    if min(heldout) < heldout[0]:
+        return f"{text} in {len(heldout) - 1} epochs."
+    return f"{text}: it learnt nothing, so every gain is zero. Lower --shadow-learning-rate or give more anchors."
 
 
 def source_table(ledger: pd.DataFrame) -> str:
@@ -121,13 +131,14 @@ def ggmi_table(runs: list[Run]) -> str:
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Draw the gains by source, and the anchors' code length along training."""
+    """Draw the gains by source, and the held-out loss along training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     _draw_gains(left, runs[-1].ledger.dropna(subset="gain"))
     for run in runs:
-        points = [(entry["step"], entry["ggmi/anchor_nll"]) for entry in run.history if "ggmi/anchor_nll" in entry]
-        right.plot(*zip(*points, strict=True), marker=".", label=run.policy)
-    right.set(title="The anchors along training", xlabel="step", ylabel="code length, nats per anchor")
+        points = [(entry["step"], entry["eval_loss"]) for entry in run.history if "eval_loss" in entry]
+        steps, losses = zip((0, run.before.sum() / run.tokens.sum()), *points, strict=True)
+        right.plot(steps, losses, marker=".", label=run.policy)
+    right.set(title="Held-out real samples along training", xlabel="step", ylabel="loss, nats per token", yscale="log")
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -152,7 +163,8 @@ def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame) -> None:
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xticks(range(len(groups)), [name for name, _ in groups])
     low, high = np.quantile(ledger.gain, [0.005, 0.995])
-    axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    margin = 0.1 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
     axes.set(title="What a sample tells about the anchors", ylabel="gain, nats per sample")
     if len(halves) > 1:
         axes.legend(frameon=False)

@@ -45,7 +45,7 @@ def verify(
         d=dimension,
         anchors_per_component=25 * dimension,
         n_synthetic=100 * dimension,
-        draws=500 if quick else 2000,
+        draws=300 if quick else 2000,
         device=device,
     )
     typer.echo(run(design, output, timed="K" if quick else "KJL"))

@@ -119,7 +119,7 @@ def weigh_loss(
 
     """
     inner = causal_lm(model)
-    original = getattr(inner, "loss_function", None)
+    original: Any = getattr(inner, "loss_function", None)
     if getattr(original, "__name__", "") != "ForCausalLMLoss":
         raise ValueError(
             f"{type(inner).__name__} uses the loss {original!r}, which cannot be weighted exactly: only the causal "

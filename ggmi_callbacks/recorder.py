@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ _PANEL = 32  # anchors whose code length is followed
 _VISITS = 16  # batches kept for a second look
 _LOOKS = 2  # of them looked at again at each logging step
 _PROMPTS = 256  # pairs for the information gain
+_SLACK = {torch.float64: 1e-6, torch.float32: 1e-2}  # of a code length, between batches; autocast rounds to bfloat16
 
 Pairs = tuple[Tensor, Tensor, Tensor]  # first nll, nll now, tokens; [m] each
 
@@ -54,6 +56,7 @@ class Recorder:
         self._pairs: Pairs | None = None
         self._anchor_nll: Tensor | None = None
         self._turn = 0
+        self._warned = False
 
     def see(self, gain: Tensor, source: Tensor, weights: Tensor) -> None:
         """Take note of a batch's gains and weights, [n] each."""
@@ -88,12 +91,31 @@ class Recorder:
         if visits:
             now = [self.probe.nll(v.inputs, v.layout) for v in visits]
             tokens = torch.cat([v.layout.tokens for v in visits])
+            self._check_alone(visits[0], now[0])
             trained = tokens > 0
             first = torch.cat([v.first_nll for v in visits])
             self._pairs = (first[trained], torch.cat(now)[trained], tokens[trained])
         layouts = [self.probe.task.layout(batch) for batch in self._panel]
         nll = [self.probe.nll(batch, layout) for batch, layout in zip(self._panel, layouts, strict=True)]
         self._anchor_nll = torch.cat(nll).mean()
+
+    def _check_alone(self, visit: Visit, together: Tensor) -> None:
+        """Warn, once, if a sample scores otherwise alone than among the others of its batch."""
+        if self._warned or visit.layout.n < 2:
+            return
+        one = torch.zeros_like(together)
+        one[-1] = 1.0  # the last one: in a packed row it has all the others before it
+        inputs, _ = self.probe.task.select(visit.inputs, visit.layout, one)
+        alone = self.probe.nll(inputs, self.probe.task.layout(inputs, 1))[0]
+        slack = _SLACK.get(next(self.probe.model.parameters()).dtype, 2e-2)
+        if abs(alone - together[-1]) > slack * (1 + abs(together[-1])):
+            self._warned = True
+            warnings.warn(
+                f"a sample has a code length of {float(alone):.3f} nats alone and {float(together[-1]):.3f} in its "
+                "batch: samples see each other. Look at `attn_implementation` (packing needs a kernel that keeps "
+                "segments apart), at padding without an attention mask, or at kernels that are not deterministic.",
+                stacklevel=2,
+            )
 
     def window(self) -> dict[str, float]:
         """Numbers since the last call; every rank must call it."""

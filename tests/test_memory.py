@@ -105,15 +105,18 @@ def test_samples_without_a_prompt_make_no_pair() -> None:
 
 @pytest.mark.parametrize("sizes", [[3] * 30, [1] * 30, [25] * 4, [7, 2, 11, 1, 5] * 4])
 def test_a_prompt_ring_holds_the_latest_and_never_more_than_it_needs(sizes: list[int]) -> None:
-    ring, passed = PromptRing(10), []
+    ring, passed, asked = PromptRing(10), [], []
     for scale, n in enumerate(sizes):
         embeddings, mask, layout, outputs = batch(n)
         ring.add(scale * embeddings, mask, layout)
+        alone = PromptRing(100)
+        alone.add(scale * embeddings, mask, layout)
+        asked.append(alone.pairs()[0])
         passed += [scale * output for output in outputs]
         held = sum(map(len, ring._prompts))
         assert held < 10 + len(ring._prompts[0])
     prompts, outputs = ring.pairs()
-    assert len(prompts) == 10
+    assert torch.equal(prompts, torch.cat(asked)[-10:])
     assert torch.allclose(outputs, torch.stack(passed[-10:]), atol=1e-4)
 
 

@@ -165,11 +165,9 @@ def test_a_sample_without_gain_weighs_one_and_leaves_no_trace(policy: Policy) ->
 
 def test_a_sample_without_gain_takes_no_place_in_the_window() -> None:
     policy = Filter(keep=0.5, window=4)
-    policy(torch.tensor([4.0, 3.0, 2.0, 1.0]))
-    before = policy.weigh(torch.tensor([2.9, 3.0]))
+    policy(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     policy(torch.tensor([NAN, NAN]))
-    assert torch.equal(policy.weigh(torch.tensor([2.9, 3.0])), before)
-    assert before.tolist() == [0, 1]
+    assert policy.weigh(torch.tensor([2.0, 3.0])).tolist() == [0, 1]
 
 
 @EACH

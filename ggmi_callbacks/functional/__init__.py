@@ -10,7 +10,6 @@ from ggmi_callbacks.functional.bounds import (
 )
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
-    error_rate_information,
     gaussian_channel_information_gain,
     gaussian_ggmi,
     gaussian_weight_information,
@@ -34,6 +33,8 @@ from ggmi_callbacks.functional.information_gain import (
     prompt_information_upper_bound,
     sampling_log_probs,
 )
+from ggmi_callbacks.functional.mutual_information import conditional_mutual_information, mutual_information
+from ggmi_callbacks.functional.twin_forms import error_rate_information, noisy_mean_twin_information
 from ggmi_callbacks.functional.weight_information import (
     loss_difference_information,
     pointwise_weight_information,
@@ -48,6 +49,7 @@ __all__ = [
     "Interval",
     "bootstrap_interval",
     "code_length",
+    "conditional_mutual_information",
     "cross_entropy_upper_bound",
     "divergence_bound",
     "divergence_terms",
@@ -69,7 +71,9 @@ __all__ = [
     "loss_difference_information",
     "matrix_entropy",
     "mean_interval",
+    "mutual_information",
     "noisy_mean_information",
+    "noisy_mean_twin_information",
     "pointwise_prompt_information",
     "pointwise_weight_information",
     "prompt_information_upper_bound",

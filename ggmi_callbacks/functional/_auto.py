@@ -10,10 +10,10 @@ Notation:
 The rule:
 1. If |Delta| < 4 s, the copula explains the samples: the answer is C. So it is for Gaussian and elliptical
    dependence with any marginals, where C is all but unbiased even in dozens of dimensions.
-2. Otherwise the answer is the largest of C + Delta with neighbours in all dimensions, the same on the (up to
-   three) canonical pairs that correlate on held-out samples, and the held-out InfoNCE bound of a trained critic.
-   All three miss information rather than invent it. The critic is only trained in more than three dimensions:
-   below, neighbours miss next to nothing.
+2. Otherwise the answer is the largest of K in all dimensions, less its bias on the copula; C + Delta on the (up
+   to three) canonical pairs that correlate on held-out samples, c_i then being the Gaussian of these pairs; and the
+   held-out InfoNCE bound of a trained critic. All three miss information rather than invent it. The critic is only
+   trained in more than three dimensions: below, neighbours miss next to nothing, and half of them will do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ggmi_callbacks.functional._copula import (
     gaussian_pointwise,
     information_of_copula,
     mid_ranks,
+    model_information,
     normal_scores,
     sample_copula,
     t_scores,
@@ -141,37 +142,44 @@ def _residuals(
     drawn = sample_copula(truth, len(data), generator).to(data.device)
     refit = EllipticalCopula(copula.nu, fit_correlation(t_scores(mid_ranks(drawn), copula.nu), copula.nu))
     _, drawn_pointwise = information_of_copula(drawn, refit, dims)
-    seen = _neighbours(data, dims, k, rank, pointwise)
-    control = _neighbours(drawn, dims, k, rank, drawn_pointwise)
-    # In few dimensions neighbours have next to no bias to correct, and a correction would only add noise.
-    correct = sum(dims) > _LOW_DIMENSION
-    return {name: _residual(base, *seen[name], control[name][1], correct, n) for name in seen}
+    # What fitting adds to the pointwise values, on the samples and on those drawn alike.
+    excess = model_information(copula, dims) - float(base.value)
+    few = sum(dims) <= _LOW_DIMENSION
+    if few:
+        k = (k + 1) // 2  # where there is no other bias, that of large neighbourhoods is the larger part
+    seen = _look(data, dims, k, rank, pointwise - excess)
+    control = _look(drawn, dims, k, rank, drawn_pointwise - excess)
+    return {name: _residual(base, seen[name], control[name], few, n) for name in seen}
 
 
-def _neighbours(
-    data: Tensor, dims: tuple[int, ...], k: int, rank: int, pointwise: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """By name the pointwise neighbour estimates [n], and how far they exceed those of a parametric model.
+class _View(NamedTuple):
+    """Pointwise neighbour estimates [n] of all or a part of the information, and those of a model of the same."""
 
-    In all dimensions the model is the copula. On canonical pairs, looked at only if they are fewer than the
-    dimensions, it is the Gaussian of these very pairs, as they leave out what the copula finds elsewhere.
-    """
+    neighbours: Tensor
+    model: Tensor
+    complete: bool
+
+
+def _look(data: Tensor, dims: tuple[int, ...], k: int, rank: int, pointwise: Tensor) -> dict[str, _View]:
+    """Neighbours in all dimensions against the copula and, if fewer, on canonical pairs against their Gaussian."""
     variables = normal_scores(data).split([d for d in dims if d], 1)
-    found = {"ksg": (ksg_pointwise(list(variables), k), pointwise)}
+    views = {"ksg": _View(ksg_pointwise(list(variables), k), pointwise, complete=True)}
     rank = min(rank, MOST_PAIRS)
     if 0 < rank < max(dims):
         pairs = canonical_pairs(variables[0], variables[1], rank)
         gaussian = gaussian_pointwise(torch.cat(pairs, 1), (rank, rank, 0))
-        found["canonical_ksg"] = (ksg_pointwise(list(pairs), k, scaled=True), gaussian)
-    return {name: (seen, seen - model) for name, (seen, model) in found.items()}
+        views["canonical_ksg"] = _View(ksg_pointwise(list(pairs), k, scaled=True), gaussian, complete=False)
+    return views
 
 
-def _residual(base: Estimate, seen: Tensor, gap: Tensor, control: Tensor, correct: bool, n: int) -> _Residual:
-    """C + Delta from what neighbours see on the samples, and its gap to the model there and on the control."""
-    noise = float(control.std()) / len(control) ** 0.5
-    bias = float(control.mean())
-    if not correct or abs(bias) < 2 * noise:
+def _residual(base: Estimate, seen: _View, control: _View, few: bool, n: int) -> _Residual:
+    """Delta, and the estimate that follows from it where the copula fails."""
+    gap, model_gap = seen.neighbours - seen.model, control.neighbours - control.model
+    bias, noise = float(model_gap.mean()), float(model_gap.std()) / len(model_gap) ** 0.5
+    # In few dimensions neighbours have next to no bias: there, as below its own noise, a correction only adds noise.
+    if few or abs(bias) < 2 * noise:
         bias = noise = 0.0
     delta = float(gap.mean()) - bias
     error = math.hypot(float(gap.std()) / len(gap) ** 0.5, noise)
-    return _Residual(Estimate(base.value + delta, seen, n, noise), delta, error)
+    value = seen.neighbours.mean() - bias if seen.complete else base.value + delta
+    return _Residual(Estimate(value, seen.neighbours, n, noise), delta, error)

@@ -6,7 +6,6 @@ Notation (nats; scalars are floats, so nothing here estimates anything):
     a, v          n t2 / (s2 + n t2) and s2 t2 / (s2 + n t2): the posterior of mu is N(a zbar, v Id)
     q2            variance of noise added to a mean: W = zbar + N(0, q2 Id)
     c, g2, mu_M   a generator that recycles the anchors: S_gen,i = c abar + (1 - c) mu_M + N(0, g2 Id)
-    h             binary entropy in nats
 """
 
 from __future__ import annotations
@@ -116,32 +115,6 @@ def linear_regression_information(x: Tensor, s2: float, t2: float) -> Tensor:
     identity = torch.eye(small.shape[0], dtype=torch.float64, device=x.device)
     information = torch.logdet(identity + t2 / s2 * small.double() @ small.double().mT) / 2
     return information.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def error_rate_information(train_error: float, test_error: float) -> float:
-    r"""Information of a 0/1 loss difference about which of two twins was in, nats per pair.
-
-    .. math::
-        (p + q) \left(\log 2 - h\big(p / (p + q)\big)\right), \quad p = B (1 - A), \quad q = A (1 - B)
-
-    Args:
-        train_error: A, the error rate on samples trained on.
-        test_error: B, the error rate on samples that were not.
-
-    Raises:
-        ValueError: If an error rate is not in [0, 1].
-
-    Example:
-        >>> round(error_rate_information(train_error=0.0, test_error=0.5), 4)  # half of the pairs tell all
-        0.3466
-    """
-    if not (0 <= train_error <= 1 and 0 <= test_error <= 1):
-        raise ValueError(
-            "Expected arguments `train_error` and `test_error` to be in [0, 1] but got "
-            f"{train_error} and {test_error}; pass rates, not percentages."
-        )
-    p, q = test_error * (1 - train_error), train_error * (1 - test_error)
-    return sum(k * math.log(2 * k / (p + q)) for k in (p, q) if k > 0)
 
 
 def gaussian_ggmi(

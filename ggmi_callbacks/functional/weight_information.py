@@ -54,9 +54,11 @@ def _mixture_update(first_nll: Tensor | None, final_nll: Tensor | None) -> Tenso
     if first_nll is not None and final_nll is not None:
         both = torch.stack((first_nll, final_nll)).double()  # [2, n]
         return moments(torch.cat((both, both[:1] - both[1:])))
-    empty = torch.zeros(3, dtype=torch.float64)
-    given = [empty if x is None else moments(x) for x in (first_nll, final_nll)]
-    return torch.stack([sums.to(given[final_nll is not None].device) for sums in (*given, empty)])
+    given = first_nll if final_nll is None else final_nll
+    assert given is not None  # the caller saw to it
+    sums = moments(given)
+    empty = torch.zeros_like(sums)
+    return torch.stack((sums, empty, empty) if final_nll is None else (empty, sums, empty))
 
 
 def _mixture_mean(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -109,5 +109,5 @@ class InformationMetric(Metric):
         draw(ax, self.compute() if val is None else val, type(self).__name__)
         if self.plot_reference is not None:
             ax.axhline(self.plot_reference, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-        ax.set_ylabel(self.plot_label)
+        ax.set_ylabel(self.plot_label, fontsize=9)
         return figure, ax

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,9 +35,9 @@ def draw(ax: Any, val: Any, name: str) -> None:
 
 
 def _triple(value: Any) -> tuple[float, float, float]:
-    """Value, low and high as floats; without an interval all three are the value. Infinite ends are not drawn."""
+    """Value, low and high as floats; without an interval all three are the value."""
     if isinstance(value, Interval):
-        point, low, high = (float(part) if part.isfinite() else math.nan for part in value)
+        point, low, high = (float(part) for part in value)
         return point, low, high
     return (float(value),) * 3
 

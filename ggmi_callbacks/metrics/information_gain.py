@@ -92,8 +92,8 @@ class InformationGain(InformationMetric):
         self.estimator: GainEstimator = estimator
         self.kernel = kernel
         self.k = k
-        name = "cross-entropy, a bound on dI" if estimator == "reference" else f"information gain, {estimator}"
-        self.plot_label = f"{name} (nats per output)".replace("_", "-")
+        name = "cross-entropy bound on dI" if estimator == "reference" else f"information gain, {estimator}"
+        self.plot_label = f"{name} (nats)".replace("_", "-")
 
 
 class LogProbInformationGain(InformationGain):

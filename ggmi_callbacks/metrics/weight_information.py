@@ -110,7 +110,7 @@ class WeightInformation(InformationMetric):
         self.estimator: Estimator = estimator
         self.total = total
         name = "weight information" if estimator == "mixture" else "lower bound on $I(S; W)$"
-        self.plot_label = f"{name} (nats{' per sample' if total == 1 else ''})"
+        self.plot_label = f"{name} (nats{'/sample' if total == 1 else ''})"
         self.add_state("code_lengths", default=empty_state(estimator), dist_reduce_fx="sum")
 
     def update(self, first_nll: Tensor | None = None, final_nll: Tensor | None = None) -> None:

@@ -89,13 +89,15 @@ def _run(job: tuple[Design, str, int]) -> Point:
 
 def gaussian_worlds(design: Design) -> list[Point]:
     """The closed-form companion: one Gaussian in place of each mixture, over shares, variances and sizes."""
-    points = []
-    for i, (c, g2, n_g) in enumerate(product((0.0, 0.5, 1.0), (0.25, 1.0, 4.0), (20, 60, 200))):
+
+    def run(job: tuple[int, tuple[float, float, int]]) -> Point:
+        i, (c, g2, n_g) = job
         world = GaussianWorld(c=c, n_a=20, n_g=n_g, g2=g2, d=design.d)
         result = gaussian_protocol(world, design.repeats, _stream(design.seed, len(PANELS), i))
         sizes = {"d": design.d, "n_anchor": 20, "n_synthetic": n_g, "repeats": design.repeats, "c": c, "g2": g2}
-        points.append(Point(GAUSSIAN, i, sizes, result))
-    return points
+        return Point(GAUSSIAN, i, sizes, result)
+
+    return in_parallel(run, list(enumerate(product((0.0, 0.5, 1.0), (0.25, 1.0, 4.0), (20, 60, 200)))), "cpu")
 
 
 def _stream(seed: int, panel: int, value: int) -> int:

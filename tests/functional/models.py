@@ -6,8 +6,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy.integrate import quad
-from scipy.special import entr, expit, k0e
 from torch import Tensor
 
 
@@ -49,25 +47,3 @@ def noisy_mean_twins(runs: int, n: int, s2: float, q2: float, seed: int) -> tupl
     w = z.mean(1) + math.sqrt(q2) * torch.randn(runs, generator=generator, dtype=torch.float64)
     twin = math.sqrt(s2) * torch.randn(runs, generator=generator, dtype=torch.float64)
     return (z[:, 0] - w).square() / 2, (twin - w).square() / 2
-
-
-def noisy_mean_twin_information(n: int, s2: float, q2: float) -> float:
-    """I(D; U) of those twins by quadrature, nats per pair.
-
-    D is half the product of two Gaussians, (out - in)(out + in), whose density is a Bessel function times exp(slope
-    D): so the odds of the sign given |D| are exp(2 slope |D|).
-    """
-    variance = s2 / n + q2  # of W
-    out, held, both = s2 + variance, s2 + variance - 2 * s2 / n, variance - s2 / n
-    minus, plus, cross = out + held - 2 * both, out + held + 2 * both, out - held
-    scale = math.sqrt(minus * plus) / 2
-    rho = cross / math.sqrt(minus * plus)
-    sharp, slope = 1 / (scale * (1 - rho**2)), rho / (scale * (1 - rho**2))
-
-    def integrand(x: float) -> float:  # both signs of D at once
-        both_signs = math.exp((slope - sharp) * x) + math.exp(-(slope + sharp) * x)
-        density = k0e(sharp * x) * both_signs / (math.pi * scale * math.sqrt(1 - rho**2))
-        up = expit(2 * slope * x)
-        return density * (math.log(2) - entr(up) - entr(1 - up))
-
-    return quad(integrand, 0, 40 / (sharp - slope), limit=500)[0]

@@ -14,8 +14,9 @@ from ggmi_callbacks.functional import (
     ggmi,
     ggmi_terms,
     noisy_mean_information,
+    noisy_mean_twin_information,
 )
-from tests.functional.models import gaussian_mean_runs, noisy_mean_twin_information, noisy_mean_twins
+from tests.functional.models import gaussian_mean_runs, noisy_mean_twins
 
 
 def seeded(seed: int) -> torch.Generator:

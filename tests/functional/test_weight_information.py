@@ -14,10 +14,11 @@ from ggmi_callbacks.functional import (
     linear_regression_information,
     loss_difference_information,
     noisy_mean_information,
+    noisy_mean_twin_information,
     pointwise_weight_information,
     weight_information,
 )
-from tests.functional.models import gaussian_mean_runs, noisy_mean_twin_information, noisy_mean_twins
+from tests.functional.models import gaussian_mean_runs, noisy_mean_twins
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -168,3 +168,22 @@ def test_monitor_is_bit_equal_under_packing(make_trainer, synthetic):
     watched.train()
     assert losses(watched) == losses(plain)
     assert torch.equal(weights(watched), weights(plain))
+
+
+def test_samples_that_see_each_other_are_told(make_trainer, make_model):
+    """Packed rows under a model that knows no segments: position ids restart, and attention does not."""
+
+    model = make_model()
+    with torch.no_grad():
+        for layer in model.model.layers:  # attention that matters, in a model that has not learned to attend
+            layer.self_attn.v_proj.weight.mul_(20)
+            layer.self_attn.o_proj.weight.mul_(20)
+    trainer, _ = make_trainer("sft", Monitor(), model=model, callback={"overhead": 0.9}, **PACKED)
+    forward = trainer.model.model.forward
+
+    def blind(*args, **kwargs):
+        return forward(*args, **{**kwargs, "attention_mask": torch.ones_like(kwargs["input_ids"])})
+
+    trainer.model.model.forward = blind
+    with pytest.warns(UserWarning, match="samples see each other"):
+        trainer.train()

@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from ggmi_callbacks.verification import GaussianWorld, gaussian_protocol
 
@@ -41,3 +43,11 @@ def test_slack_is_the_entropy_that_the_anchors_keep_from_the_synthetic_set():
     nats = math.log(2 * math.pi * math.e) / 2
     exact = (world.n_a - 1) * nats + nats + 0.5 * math.log(world.n_a * world.g2 / world.n_g)
     assert abs(float(slack.mean()) - exact) < 4 * float(slack.std()) / math.sqrt(REPEATS)
+
+
+def test_slack_depends_on_the_unit_of_length_and_ggmi_does_not():
+    world = GaussianWorld(c=0.5, n_a=10, n_g=30, d=3)
+    scaled = {name: 100 * getattr(world, name) for name in ("s2", "g2", "q2", "t2", "b2")}
+    small, large = (gaussian_protocol(w, 20) for w in (world, replace(world, **scaled)))
+    torch.testing.assert_close(large["ggmi_mixture"], small["ggmi_mixture"])
+    torch.testing.assert_close(large["slack"], small["slack"] + 10 * 3 * math.log(10))

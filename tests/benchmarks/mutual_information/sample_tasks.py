@@ -62,17 +62,12 @@ def write_task(task, path, n, seeds):
 
 def main():
     """Write every task that is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the .npz files")
     parser.add_argument("--n", type=int, default=5000, help="samples per task and seed")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 .. seeds - 1")
     arguments = parser.parse_args()
-    jobs = [
-        (arguments.out / f"{name}.npz", name, arguments.n, arguments.seeds)
-        for name in sorted(BENCHMARK_TASKS)
-    ]
+    jobs = [(arguments.out / f"{name}.npz", name, arguments.n, arguments.seeds) for name in sorted(BENCHMARK_TASKS)]
     jobs += [(arguments.out / "speed" / f"{name}.npz", name, 10_000, 1) for name in SPEED_TASKS]
     (arguments.out / "speed").mkdir(parents=True, exist_ok=True)
     for path, name, n, seeds in tqdm([job for job in jobs if not job[0].exists()], desc="tasks"):
