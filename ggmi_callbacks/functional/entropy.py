@@ -31,6 +31,7 @@ from ggmi_callbacks.functional.matrix_entropy import matrix_entropy
 __all__ = ["code_length", "gaussian_entropy", "knn_entropy", "matrix_entropy"]
 
 Per = Literal["sample", "token", "total"]
+PER = ("sample", "token", "total")
 
 
 def _gaussian_entropy_update(x: Tensor) -> Tensor:
@@ -213,16 +214,16 @@ def code_length(
         tensor(1.2000)
     """
     check_confidence(confidence)
-    check_choice("per", per, ("sample", "token", "total"))
+    check_choice("per", per, PER)
     sums = _code_length_update(log_probs, mask)
     check_log_probs(log_probs, mask)
     return like(_code_length_compute(sums, per, confidence), log_probs)
 
 
 def check_log_probs(log_probs: Tensor, mask: Tensor | None) -> None:
-    """Refuse positive log-probabilities at tokens that count; rounding may put them an inch above zero."""
+    """Refuse NaN and positive log-probabilities at tokens that count; rounding may put them an inch above zero."""
     highest = (log_probs if mask is None else log_probs.masked_fill(~mask.bool(), -torch.inf)).max()
-    if highest > 1e-2:
+    if not highest <= 1e-2:
         raise ValueError(
             f"Expected argument `log_probs` to be log-probabilities, at most 0, but got {float(highest):.4g}; "
             "negate code lengths, and apply `log_softmax` to logits."

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice
+from ggmi_callbacks.functional._checks import check_choice, check_positive
 from ggmi_callbacks.functional._estimate import Estimate
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like
 from ggmi_callbacks.functional._samples import as_samples
@@ -97,19 +97,25 @@ def check_order(alpha: float) -> None:
         raise ValueError(f"Expected argument `alpha` to be in (0, inf] but got {alpha}; 1 is von Neumann's order.")
 
 
+def check_kernel(kernel: Kernel, bandwidth: float | None) -> None:
+    """Refuse an unknown kernel, and a bandwidth that is not positive."""
+    if not callable(kernel):
+        check_choice("kernel", kernel, KERNELS)
+    if bandwidth is not None:
+        check_positive(bandwidth=bandwidth)
+
+
 # -- Gram matrices with a unit diagonal
 
 
 def gram_matrix(x: Tensor, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> Tensor:
     """Gram matrix [n, n] with a unit diagonal of samples [n, d] in float64; see :func:`matrix_entropy`."""
-    if callable(kernel):
+    check_kernel(kernel, bandwidth)
+    if not isinstance(kernel, str):
         return _checked_gram(kernel(x, x), x.shape[0])
-    check_choice("kernel", kernel, KERNELS)
     if kernel == "cosine":
         directions = _directions(x)
         return directions @ directions.T
-    if bandwidth is not None and not bandwidth > 0:
-        raise ValueError(f"Expected argument `bandwidth` to be positive but got {bandwidth}.")
     x = x - x.mean(0)
     squared = torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist").square()
     width = median_distance(x) if bandwidth is None else bandwidth

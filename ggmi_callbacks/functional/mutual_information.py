@@ -38,6 +38,7 @@ from ggmi_callbacks.functional.matrix_entropy import gram_entropy, gram_matrix
 
 MutualInformationEstimator = Literal["auto", "copula", "ksg", "canonical_ksg", "infonce", "gaussian", "matrix"]
 ESTIMATORS = ("auto", "copula", "ksg", "canonical_ksg", "infonce", "gaussian", "matrix")
+CONDITIONAL_ESTIMATORS = tuple(name for name in ESTIMATORS if name != "canonical_ksg")
 MutualInformationChoice = Choice
 
 
@@ -93,6 +94,7 @@ def mutual_information(
         True
     """
     check_confidence(confidence)
+    check_choice("estimator", estimator, ESTIMATORS)
     variables = [as_samples(x=x), as_samples(y=y)]
     check_rows(x=x, y=y)
     estimate = _estimate(variables, estimator, k, seed, progress, confidence is not None)
@@ -197,7 +199,6 @@ def choose_estimator(
 
 def _estimate(variables: list[Tensor], estimator: str, k: int, seed: int, progress: bool, pointwise: bool) -> Estimate:
     """Estimate I of [x, y] or [x, y, z] by name."""
-    check_choice("estimator", estimator, ESTIMATORS)
     if estimator == "gaussian":
         return gaussian_information(torch.cat(variables, 1), _dims(variables), pointwise)
     if estimator == "matrix":

@@ -10,18 +10,17 @@ from torch import Tensor, nn
 
 from ggmi_callbacks import GradientScorer, LookaheadScorer, Scorer
 from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers import Shadow
 from ggmi_callbacks.scorers.gradient import AnchorGradient, linear_weights, log_likelihood_gradient
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.tasks import CausalLM
-from tests._batches import VOCABULARY, batches, packed, padded, samples
+from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
 
 LR = 1e-3
 SAMPLES = samples(12, seed=3)
 BATCH = padded(SAMPLES)
 LAYOUT = CausalLM().layout(BATCH)
 ANCHORS = batches(3, size=2, seed=4)
-NO_SHADOW = Shadow({}, *[torch.empty(0)] * 3, 0, [], 0.0)
+NO_SHADOW = shadow_of({})
 TIED = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 
 
@@ -134,7 +133,7 @@ def test_a_shadow_one_step_away_agrees_to_first_order(build, tied: bool) -> None
     for lr in (1e-3, 5e-4, 2.5e-4):
         stepped = {name: probe.trainable[name].detach() + lr * ascent[name] for name in names}
         scorer = LikelihoodScorer()
-        scorer.prepare(probe, ANCHORS, Shadow(stepped, *[torch.empty(0)] * 3, 1, [], 0.0))
+        scorer.prepare(probe, ANCHORS, shadow_of(stepped))
         found = scorer(BATCH, LAYOUT)
         error.append(float((found - lr * unit).norm() / (lr * unit).norm()))
     assert error[2] < 0.05

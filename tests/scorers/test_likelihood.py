@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ggmi_callbacks import CausalLM, LikelihoodScorer
 from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers import Shadow, train_shadow
-from tests._batches import VOCABULARY, batches, packed, padded, samples
+from ggmi_callbacks.scorers import train_shadow
+from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
 
 SAMPLES = samples(6, seed=3)
 BATCH = padded(SAMPLES)
@@ -23,10 +23,6 @@ ANCHORS = batches(4, seed=4)
 @pytest.fixture
 def probe(make_model) -> Probe:
     return Probe(make_model(vocab_size=VOCABULARY, attention_dropout=0.3).train(), CausalLM())
-
-
-def shadow_of(parameters: dict[str, Tensor]) -> Shadow:
-    return Shadow(parameters, *[torch.empty(0)] * 3, 0, [], 0.0)
 
 
 def moved(probe: Probe, by: float) -> dict[str, Tensor]:

@@ -133,10 +133,9 @@ def against_the_best(rows: list[Row]) -> str:
             beyond_noise.append(text)
         elif gap > 0:
             worse.append(text)
-    return "\n".join(
-        [f"Farther than the better of the two, within two standard errors: {len(worse)}", *worse]
-        + [f"Beyond two standard errors: {len(beyond_noise)}", *beyond_noise]
-    )
+    lines = [f"Farther than the better of the two, within two standard errors: {len(worse)}", *worse]
+    lines += [f"Beyond two standard errors: {len(beyond_noise)}", *beyond_noise]
+    return "\n".join(lines)
 
 
 def speed(folder: Path) -> str:
@@ -161,9 +160,9 @@ def draw(rows: list[Row], path: Path) -> None:
 
     tasks = list(dict.fromkeys(row.task for row in rows))[::-1]
     styles = {
-        "auto": dict(color="tab:blue", marker="o", zorder=3),
-        "benchmark KSG": dict(color="tab:orange", marker="o", markerfacecolor="none"),
-        "benchmark CCA": dict(color="tab:green", marker="s", markerfacecolor="none"),
+        "auto": {"color": "tab:blue", "marker": "o", "zorder": 3},
+        "benchmark KSG": {"color": "tab:orange", "marker": "o", "markerfacecolor": "none"},
+        "benchmark CCA": {"color": "tab:green", "marker": "s", "markerfacecolor": "none"},
     }
     figure, axes = plt.subplots(figsize=(7.5, 9.5), layout="constrained")
     for name, style in styles.items():
