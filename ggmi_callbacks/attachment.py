@@ -75,7 +75,8 @@ class Attachment:
                 f"{type(module).__name__} made its loss without `loss_function`, so weights did not act."
             )
         if self.engine.wants_log_probs:
-            self.engine.watch(self.engine.probe.task.output_log_probs(outputs, kwargs))
+            with self.engine.budget.spend("watch"):
+                self.engine.watch(self.engine.probe.task.output_log_probs(outputs, kwargs))
 
     def _weighted_calls(self) -> int:
         return getattr(getattr(causal_lm(self.model), "loss_function", None), "calls", 0)

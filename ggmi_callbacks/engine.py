@@ -28,6 +28,7 @@ from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.probe import Probe
 from ggmi_callbacks.recorder import Recorder
 from ggmi_callbacks.rng import preserved_rng
+from ggmi_callbacks.samples import check_anchors, to_device
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
@@ -92,7 +93,7 @@ class GainEngine:
         self.probe = Probe(model, task or CausalLM())
         self.policy = policy or Monitor()
         self.scorer = scorer or LikelihoodScorer()
-        self.anchors = _check_anchors(anchors, self.probe.task)
+        self.anchors = check_anchors(anchors, self.probe.task)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
@@ -107,6 +108,7 @@ class GainEngine:
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         self._seen = self._scored = 0
         self._cache = GainCache(num_samples, self.device) if num_samples and self.scorer.static else None
+        self._known = len(sources) if sources is not None else num_samples
         self._recall = False
         self._look_waits = False  # a look back that did not fit comes before more scores
         self._current: _Step | None = None
@@ -120,7 +122,7 @@ class GainEngine:
     def prepare(self) -> None:
         """Train the shadow, once; call it when the model is on its device and before the first step."""
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
-        self.anchors = [_to(batch, self.device) for batch in self.anchors]
+        self.anchors = [to_device(batch, self.device) for batch in self.anchors]
         self._codes = self._codes.to(self.device) if self._codes is not None else None
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
         if self.shadow is None:
@@ -150,11 +152,18 @@ class GainEngine:
             inputs: model inputs; sample ids [n] may ride under ``"ggmi_sample"`` and are taken out.
 
         """
+        if self.shadow is None:
+            raise RuntimeError("call `prepare` before the first batch: gains need the shadow.")
         self.budget.begin_step()
         inputs = dict(inputs)
         ids = inputs.pop(SAMPLE_KEY, None)
         layout = self.probe.task.layout(inputs, None if ids is None else ids.numel())
         if ids is None:
+            if self._known is not None and self._seen + layout.n > self._known:
+                raise ValueError(
+                    f"batches carry no sample ids, and after {self._seen} samples of {self._known} their order says no "
+                    f"longer which they are: put ids under {SAMPLE_KEY!r} (`Numbered`, `CarryIds`)."
+                )
             ids = torch.arange(self._seen, self._seen + layout.n, device=layout.target.device)
         self._seen += layout.n
         may_score = not self._look_waits and self.budget.allows("score")
@@ -182,6 +191,11 @@ class GainEngine:
         return self._current.layout.spread(self._current.weights)
 
     @property
+    def emptied(self) -> bool:
+        """Whether every sample of the current batch was dropped."""
+        return self._current is not None and self._current.kept is not None and len(self._current.kept) == 0
+
+    @property
     def count(self) -> Tensor | None:
         """Targets in the current batch before anything was dropped: N of the weighted loss."""
         return None if self._current is None else self._current.count
@@ -201,7 +215,7 @@ class GainEngine:
                 f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}."
             )
         self.watch(-losses[:, None])
-        taken = 1.0 if step.kept is None or len(step.kept) else 0.0  # an emptied batch runs one sample for form's sake
+        taken = 0.0 if self.emptied else 1.0  # an emptied batch runs one sample for form's sake
         return taken * (losses * step.weights).sum() / step.count
 
     def attach(self, model: nn.Module | None = None) -> Attachment:
@@ -211,12 +225,12 @@ class GainEngine:
     @property
     def wants_log_probs(self) -> bool:
         """Whether :meth:`watch` should be called even if the log-probabilities have to be computed for it."""
-        return self._current is not None and self._current.scored
+        return self._current is not None and (self._current.scored or self._recall)
 
     def watch(self, log_probs: Tensor) -> None:
         """Take note of the training forward's per-target log-probabilities [B, T'], before the update."""
         step = self._current
-        if step is None or (step.kept is not None and len(step.kept) == 0):
+        if step is None or self.emptied:
             return
         nll = -step.layout.total(log_probs.detach())
         column = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
@@ -246,7 +260,9 @@ class GainEngine:
         if not self._look_waits:
             with self.budget.spend("probe"):
                 self.recorder.look_back()
-        return {**self.recorder.window(), "ggmi/overhead": self.budget.share}
+        with self.budget.spend("window"):
+            numbers = self.recorder.window()
+        return {**numbers, "ggmi/overhead": self.budget.share}
 
     def finish(self) -> dict[str, float]:
         """Numbers of the whole run, with GGMI and its two terms; call it once, after the last step."""
@@ -346,24 +362,3 @@ class GainEngine:
         if self._codes is None:
             return torch.full_like(ids.flatten(), len(self.ledger.sources))
         return self._codes[ids.flatten()]
-
-
-def _check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
-    batches = list(anchors)
-    samples = sum(task.layout(batch).n for batch in batches)
-    if samples < 2 or len(batches) < 2:
-        raise ValueError(
-            f"`anchors` must hold at least two samples, in two batches (one is held out), got {samples} in "
-            f"{len(batches)}."
-        )
-    without = sum(int((task.layout(batch).tokens == 0).sum()) for batch in batches)
-    if without:
-        raise ValueError(
-            f"{without} of {samples} `anchors` have no target tokens (every label is -100): their answers were "
-            "masked or truncated away. Raise `max_length`, or check the completion mask."
-        )
-    return batches
-
-
-def _to(batch: Inputs, device: torch.device) -> Inputs:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items() if k != SAMPLE_KEY}

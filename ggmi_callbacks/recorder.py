@@ -4,7 +4,8 @@
     information_gain     S(K_p * K_y) - S(K_p) on mean input embeddings of prompts and outputs (matrix estimator)
     ggmi                 I(S_anchor; W') - I(S_gen; W), both in mixture form
 
-The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at logging steps.
+First lengths come from the training forward, so dropout lengthens them and raises ``weight_information``; second looks
+are in eval mode. The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at logging steps.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Numbering samples, so that a batch knows which ones it holds.
+"""Samples on their way to the engine: numbered, so that a batch knows which ones it holds; and anchors, checked.
 
 loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryIds(collate))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ggmi_callbacks.tasks import SAMPLE_KEY
+from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs, Task
 
 
 class Numbered(Dataset):
@@ -53,3 +54,26 @@ class CarryIds:
         batch = self.collate([{k: v for k, v in f.items() if k != SAMPLE_KEY} for f in features])
         batch[SAMPLE_KEY] = ids
         return batch
+
+
+def check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
+    """``anchors`` as a list; raises if they are fewer than two or one of them has no targets."""
+    batches = list(anchors)
+    samples = sum(task.layout(batch).n for batch in batches)
+    if samples < 2 or len(batches) < 2:
+        raise ValueError(
+            f"`anchors` must hold at least two samples, in two batches (one is held out), got {samples} in "
+            f"{len(batches)}."
+        )
+    without = sum(int((task.layout(batch).tokens == 0).sum()) for batch in batches)
+    if without:
+        raise ValueError(
+            f"{without} of {samples} `anchors` have no target tokens (every label is -100): their answers were "
+            "masked or truncated away. Raise `max_length`, or check the completion mask."
+        )
+    return batches
+
+
+def to_device(batch: Inputs, device: torch.device) -> Inputs:
+    """``batch`` on ``device``, without sample ids."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items() if k != SAMPLE_KEY}

@@ -145,6 +145,8 @@ class CausalLM(Task):
                 f"`model` is an encoder-decoder ({name}), whose targets are not next tokens of its input. "
                 "GGMI scores causal language models; for others pass a `Task` of your own to `GainEngine`."
             )
+        if getattr(model, "loss_type", None) == "ForMaskedLM":
+            raise ValueError(f"`model` ({name}) is a masked language model; GGMI scores causal ones.")
         head = getattr(model, "get_output_embeddings", lambda: True)
         if head() is None:
             raise ValueError(

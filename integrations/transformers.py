@@ -255,11 +255,14 @@ class GGMICallback(TrainerCallback):
                 raise RuntimeError("GGMICallback was made but not added: call `trainer.add_callback(callback)`.")
             whole = inputs["labels"][..., 1:].ne(-100).sum()
             inputs = self.engine.observe(inputs)
+            left = inputs["labels"][..., 1:].ne(-100).sum()
+            if num_items_in_batch is None and self.engine.emptied:
+                inputs["labels"] = inputs["input_ids"].clone()  # a mean over no targets is NaN, and 0 x NaN too
             with self._listen(model, inputs):
                 loss = original(model, dict(inputs), return_outputs, num_items_in_batch)
             if num_items_in_batch is None and self.policy.drops:
                 # The trainer took the mean over what is left; the mean over the whole batch is wanted.
-                share = inputs["labels"][..., 1:].ne(-100).sum() / whole
+                share = left / whole
                 return (loss[0] * share, loss[1]) if return_outputs else loss * share
             return loss
 
@@ -273,7 +276,8 @@ class GGMICallback(TrainerCallback):
             if not torch.is_grad_enabled():
                 return
             if self._has_log_probs(outputs) or self.engine.wants_log_probs:
-                self.engine.watch(self.engine.probe.task.output_log_probs(outputs, inputs))
+                with self.engine.budget.spend("watch"):
+                    self.engine.watch(self.engine.probe.task.output_log_probs(outputs, inputs))
             if (weights := self.engine.weights) is not None:
                 self._weigh(outputs, weights)
 

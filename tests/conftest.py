@@ -1,4 +1,4 @@
-"""Small real things to test with: a tokenizer trained here, a Llama from a config, sums with right answers and wrong."""
+"""Small real things to test with: a tokenizer trained here, a Llama from a config, sums answered right and wrong."""
 
 from __future__ import annotations
 

@@ -84,8 +84,9 @@ def gaussian_entropy(x: Tensor, *, confidence: float | None = None) -> Tensor | 
         4.3
     """
     check_confidence(confidence)
+    samples = as_samples(x=x)
     # The sums of centred samples lose no digits to a large mean.
-    sums = _gaussian_entropy_update(x.double() - x.double().mean(0))
+    sums = _gaussian_entropy_update(samples - samples.mean(0))
     return like(_gaussian_entropy_compute(sums, confidence), x)
 
 

@@ -109,6 +109,10 @@ class GradientScorer(AnchorGradient):
 class LookaheadScorer(AnchorGradient):
     """gain(z) = lr [nll_W(z) - nll_{W + e g_A}(z)] / e, one more forward through any kernel.
 
+    The difference has to stand above rounding: in float32 the default step is a few per cent off, in bfloat16 weights
+    it is noise for small models (correlation with the exact gain .82 at width 32, .99 at width 256). Prefer
+    :class:`GradientScorer` there.
+
     Args:
         relative_step: length of e g_A relative to the length of the chosen parameters. Small enough for the first
             order to hold, large enough for the difference to stand above rounding.

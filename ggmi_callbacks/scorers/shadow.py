@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ggmi_callbacks.probe import Parameters, Probe
 from ggmi_callbacks.tasks import Inputs
 
-_ATTEMPTS = 3  # learning rates tried
+_ATTEMPTS = 5  # learning rates tried: the optimiser of the run may be another kind, with rates of another size
 
 
 @dataclass
@@ -63,7 +63,7 @@ def train_shadow(
     Dropout is off, so no random stream is consumed; parameters are held in float32 whatever the model's dtype. The
     epoch is kept after which the held-out anchors are shortest: a shadow that has memorised its anchors finds
     everything else surprising. If they never get shorter, the run starts again at a quarter of the learning rate,
-    twice at most.
+    four times at most.
 
     Args:
         probe: the model to start from.
@@ -87,7 +87,7 @@ def train_shadow(
         raise ValueError(f"`epochs` of the shadow must be at least 1, got {epochs}.")
     start = time.perf_counter()
     order = torch.randperm(len(anchors), generator=torch.Generator().manual_seed(seed)).tolist()
-    split = max(1, round(heldout * len(anchors)))
+    split = min(max(1, round(heldout * len(anchors))), len(anchors) - 1)
     held, fit = [anchors[i] for i in order[:split]], [anchors[i] for i in order[split:]]
     for attempt in range(_ATTEMPTS):
         rate = learning_rate / 4**attempt

@@ -108,8 +108,10 @@ def test_logged_loss_is_the_weighted_loss(kind, make_trainer):
 
 
 @BOTH
-def test_an_emptied_batch_trains_on_nothing(kind, make_trainer, make_model):
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_emptied_batch_trains_on_nothing(kind, counted, make_trainer, make_model):
     trainer, callback = make_trainer(kind, Fixed(0.0, drops=True), max_steps=2)
+    trainer.model_accepts_loss_kwargs = counted
     trainer.train()
     assert losses(trainer) == [0.0, 0.0]
     assert torch.equal(weights(trainer), torch.cat([p.flatten() for p in make_model().parameters()]))
