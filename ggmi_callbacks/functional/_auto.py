@@ -45,6 +45,7 @@ from ggmi_callbacks.functional._ksg import (
     canonical_pairs,
     canonical_rank,
     ksg_pointwise,
+    neighbour_estimate,
     truncated_cross_correlation,
 )
 
@@ -182,4 +183,5 @@ def _residual(base: Estimate, seen: _View, control: _View, few: bool, n: int) ->
     delta = float(gap.mean()) - bias
     error = math.hypot(float(gap.std()) / len(gap) ** 0.5, noise)
     value = seen.neighbours.mean() - bias if seen.complete else base.value + delta
-    return _Residual(Estimate(value, seen.neighbours, n, noise), delta, error)
+    estimate = neighbour_estimate(seen.neighbours)._replace(value=value, n=n, error=noise)
+    return _Residual(estimate, delta, error)

@@ -36,11 +36,15 @@ _EM_STEPS = 6
 
 def mid_ranks(x: Tensor) -> Tensor:
     """Rank of each entry within its column, from 1 to n; ties share their mean rank."""
+    low, high = _rank_bounds(x)
+    return (low + high + 1).double() / 2
+
+
+def _rank_bounds(x: Tensor) -> tuple[Tensor, Tensor]:
+    """How many entries of its column are below each entry of x [n, d], and how many at most as large."""
     columns = x.T.contiguous()  # [d, n]
     ordered = columns.sort(1).values
-    low = torch.searchsorted(ordered, columns)
-    high = torch.searchsorted(ordered, columns, right=True)
-    return ((low + high + 1).T).double() / 2
+    return torch.searchsorted(ordered, columns).T, torch.searchsorted(ordered, columns, right=True).T
 
 
 def normal_scores(x: Tensor) -> Tensor:
@@ -122,10 +126,16 @@ class EllipticalCopula(NamedTuple):
 
 
 def fit_copula(data: Tensor) -> EllipticalCopula:
-    """Maximum-likelihood Student-t copula of data [n, D], or the Gaussian one if BIC prefers it."""
+    """Maximum-likelihood Student-t copula of data [n, D], or the Gaussian one if BIC prefers it.
+
+    Where a twentieth of a column is one value only the Gaussian is considered: to a density, the steps of discrete
+    data look like heavy tails.
+    """
     ranks = mid_ranks(data)
     covariance_factor((s := normal_scores(data)).T @ s, len(s), _NAMES)  # refuse dependent columns
-    fits = {nu: _fit_nu(ranks, nu) for nu in (*_COARSE, math.inf)}
+    low, high = _rank_bounds(data)
+    coarse = () if (high - low).max() > max(1, len(data) / 20) else _COARSE
+    fits = {nu: _fit_nu(ranks, nu) for nu in (*coarse, math.inf)}
     best = max(fits, key=lambda nu: fits[nu][0])
     for _ in range(3):  # bisect the octave around the best
         if math.isinf(best):

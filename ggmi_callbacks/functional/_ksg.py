@@ -27,8 +27,17 @@ from ggmi_callbacks.functional._samples import covariance_factor
 
 def ksg_information(variables: list[Tensor], k: int) -> Estimate:
     """I(x; y) or I(x; y | z) of ``variables`` [x, y] or [x, y, z]."""
-    pointwise = ksg_pointwise(variables, k)
-    return Estimate(pointwise.mean(), pointwise, len(pointwise))
+    return neighbour_estimate(ksg_pointwise(variables, k))
+
+
+def neighbour_estimate(pointwise: Tensor) -> Estimate:
+    """The mean of neighbours' pointwise values [n], with twice their variance as its spread.
+
+    Neighbours share samples, so their values are correlated: over Gaussian pairs of correlation 0 to 0.9, in one and
+    two dimensions, the variance of the mean was 1.4 to 2.5 times that of independent values.
+    """
+    mean = pointwise.mean()
+    return Estimate(mean, mean + 2**0.5 * (pointwise - mean), len(pointwise))
 
 
 def ksg_pointwise(variables: list[Tensor], k: int, scaled: bool = False) -> Tensor:
@@ -52,8 +61,7 @@ MOST_PAIRS = 3
 def canonical_ksg_information(x: Tensor, y: Tensor, k: int, generator: torch.Generator) -> Estimate:
     """I of the canonical pairs of x and y that hold information on held-out samples."""
     rank = min(canonical_rank(x, y, generator), MOST_PAIRS)
-    pointwise = ksg_pointwise(list(canonical_pairs(x, y, rank)), k, scaled=True)
-    return Estimate(pointwise.mean(), pointwise, len(pointwise))
+    return neighbour_estimate(ksg_pointwise(list(canonical_pairs(x, y, rank)), k, scaled=True))
 
 
 def canonical_pairs(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:

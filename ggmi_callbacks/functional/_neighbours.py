@@ -40,10 +40,14 @@ class SquaredDistances:
         self._right = torch.cat((x, one, norm), 1).T.contiguous()  # [d + 2, n]
         # Distances at or below this are rounding: the two points coincide.
         self.noise = 4 * (x.shape[1] + 4) * torch.finfo(x.dtype).eps * norm[:, 0]  # [n]
+        self._block = x.new_empty(0)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """[rows, n] squared distances."""
-        return self._left[rows] @ self._right
+        """[rows, n] squared distances, valid until the next call: memory is used again, as getting it takes time."""
+        left = self._left[rows]
+        if len(self._block) < len(left):
+            self._block = left.new_empty(len(left), self._right.shape[1])
+        return torch.mm(left, self._right, out=self._block[: len(left)])
 
 
 def row_slices(n: int, device: torch.device) -> Iterator[slice]:
@@ -93,9 +97,12 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     noise = torch.stack([d.noise for d in distances]).amax(0)
     joint = torch.full((n,), float(k), dtype=torch.float64, device=device)
     counts = torch.empty(len(groups), n, dtype=torch.float64, device=device)
+    buffer = spaces[0].new_empty(0)
     for rows in row_slices(n, device):
         blocks = [d[rows] for d in distances]
-        largest = _largest(blocks)
+        if len(buffer) < len(blocks[0]):
+            buffer = torch.empty_like(blocks[0])
+        largest = _largest(blocks, out=buffer[: len(blocks[0])])
         radius = kth_smallest(largest, k + 1)
         floor = noise[rows, None] + torch.finfo(radius.dtype).tiny
         tied = (radius <= floor)[:, 0]
@@ -107,10 +114,10 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     return joint, counts
 
 
-def _largest(blocks: list[Tensor]) -> Tensor:
+def _largest(blocks: list[Tensor], out: Tensor | None = None) -> Tensor:
     largest = blocks[0]
     for block in blocks[1:]:
-        largest = torch.maximum(largest, block)
+        largest = torch.maximum(largest, block, out=out)
     return largest
 
 

@@ -69,8 +69,8 @@ def mutual_information(
         seed: seed of what is random in ``"auto"``, ``"canonical_ksg"`` and ``"infonce"``; no global random state
             moves.
         progress: show a progress bar while a critic is trained.
-        confidence: None for a 0-dim tensor, or the level of a closed-form interval from the spread of the
-            pointwise information; bias is not part of it.
+        confidence: None for a 0-dim tensor, or the level of a closed-form interval from the spread of the pointwise
+            information (with neighbours, twice its variance, as their values are correlated); bias is not part of it.
 
     Returns:
         0-dim tensor in nats, at least zero, or an :class:`Interval`.
@@ -148,10 +148,7 @@ def conditional_mutual_information(
         True
     """
     check_confidence(confidence)
-    if estimator == "canonical_ksg":
-        raise ValueError(
-            'Expected argument `estimator` to have a conditional form but got "canonical_ksg"; use "ksg", or "auto".'
-        )
+    check_choice("estimator", estimator, CONDITIONAL_ESTIMATORS)
     variables = [as_samples(x=x), as_samples(y=y), as_samples(z=z)]
     check_rows(x=x, y=y, z=z)
     estimate = _estimate(variables, estimator, k, seed, progress, confidence is not None)

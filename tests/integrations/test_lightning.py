@@ -207,7 +207,7 @@ def test_weights_act_on_the_loss_of_a_classifier(tmp_path):
         module = Classifier()
         fit(
             module,
-            GGMICallback(points(16, 1), policy=Fixed(1.0, 0.0, 0.0, drops=drops)),
+            GGMICallback(points(64, 1), policy=Fixed(1.0, 0.0, 0.0, drops=drops), shadow_learning_rate=0.03),
             DataLoader(points(32), 8),
             tmp_path,
         )
