@@ -91,7 +91,13 @@ def gaussian_information(data: Tensor, dims: tuple[int, ...], pointwise: bool) -
     for columns, sign in zip(groups, signs, strict=True):
         if columns:
             value = value + sign * _factor(data[:, columns]).diagonal().log().sum()
-    return Estimate(value, value.detach() + gaussian_pointwise(data.detach(), dims) if pointwise else None, n)
+    spread = gaussian_pointwise(data.detach(), dims) if pointwise else None
+    return Estimate(value, spread, n, second_order_error(dims, n))
+
+
+def second_order_error(dims: tuple[int, ...], n: int) -> float:
+    """Spread that is left at independence, where the first order vanishes: chi-squared with d_x d_y degrees, / 2n."""
+    return math.sqrt(dims[0] * dims[1] / 2) / n
 
 
 def gaussian_pointwise(data: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -227,7 +233,7 @@ def information_of_copula(data: Tensor, copula: EllipticalCopula, dims: tuple[in
     # Under a t the correlations are that much less precise than under a Gaussian.
     inflation = 1.0 if math.isinf(copula.nu) else (copula.nu + total + 2) / (copula.nu + total)
     value = model_information(copula, dims) - inflation * bias
-    return Estimate(data.new_tensor(value), pointwise, n), pointwise
+    return Estimate(data.new_tensor(value), pointwise, n, second_order_error(dims, n)), pointwise
 
 
 def sample_copula(copula: EllipticalCopula, n: int, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
         pointwise: [m] values per sample whose variance is n times that of ``value``, or None if not asked for;
             m < n where a part of the samples is enough to tell.
         n: number of samples behind ``value``.
-        error: standard error of a numerical approximation, on top of the spread of samples.
+        error: standard error that comes on top of the spread: of a numerical approximation, or of second order.
     """
 
     value: Tensor

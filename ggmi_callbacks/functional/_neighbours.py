@@ -17,6 +17,10 @@ from torch import Tensor
 _CPU_ROWS = 32  # a [32, 10000] float64 block stays in cache; larger ones cost a third more
 _GPU_ELEMENTS = 2**25
 _BLOCKS = 16
+# Distances in many dimensions are all alike and large: there float32, twice as fast, tells them apart, and where it
+# does not, because data lie on a thin sheet or coincide, float64 does.
+_HIGH_DIMENSION = 10
+_CLEAR = 100.0
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -92,6 +96,19 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     Source:
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
     """
+    if min(x.shape[1] for x in spaces) >= _HIGH_DIMENSION:
+        found = _counts([x.float() for x in spaces], groups, k, least=_CLEAR)
+        if found is not None:
+            return found
+    found = _counts(spaces, groups, k)
+    assert found is not None
+    return found
+
+
+def _counts(
+    spaces: list[Tensor], groups: list[tuple[int, ...]], k: int, least: float = 0.0
+) -> tuple[Tensor, Tensor] | None:
+    """As :func:`neighbour_counts`, or None once a radius is not ``least`` times as large as rounding may be."""
     n, device = spaces[0].shape[0], spaces[0].device
     distances = [SquaredDistances(x) for x in spaces]
     noise = torch.stack([d.noise for d in distances]).amax(0)
@@ -105,6 +122,8 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
         largest = _largest(blocks, out=buffer[: len(blocks[0])])
         radius = kth_smallest(largest, k + 1)
         floor = noise[rows, None] + torch.finfo(radius.dtype).tiny
+        if least and (radius < least * floor).any():
+            return None
         tied = (radius <= floor)[:, 0]
         radius = torch.maximum(radius, 2 * floor)
         if tied.any():

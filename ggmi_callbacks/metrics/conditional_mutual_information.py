@@ -1,6 +1,6 @@
 """Conditional mutual information of samples, as a metric."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -48,17 +48,15 @@ class ConditionalMutualInformation(MutualInformation):
         True
     """
 
-    plot_label = "conditional mutual information $I(x; y | z)$ (nats)"
+    plot_label = "information $I(x; y | z)$ (nats)"
+
+    _names: ClassVar[tuple[str, ...]] = ("x", "y", "z")
 
     z: list[Tensor]
 
     def __init__(self, estimator: MutualInformationEstimator = "auto", k: int = 5, **kwargs: Any) -> None:
         check_choice("estimator", estimator, CONDITIONAL_ESTIMATORS)
         super().__init__(estimator, k, **kwargs)
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return ("x", "y", "z")
 
     def update(self, x: Tensor, y: Tensor, z: Tensor) -> None:  # type: ignore[override]
         """Keep a batch of samples."""

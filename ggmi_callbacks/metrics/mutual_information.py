@@ -1,6 +1,6 @@
 """Mutual information of paired samples, as a metric."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -81,6 +81,8 @@ class MutualInformation(SampleMetric):
     plot_label = "mutual information $I(x; y)$ (nats)"
     plot_reference = 0.0
 
+    _names: ClassVar[tuple[str, ...]] = ("x", "y")
+
     x: list[Tensor]
     y: list[Tensor]
 
@@ -104,10 +106,6 @@ class MutualInformation(SampleMetric):
         self.progress = progress
         for name in self._names:
             self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return ("x", "y")
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Keep a batch of pairs."""

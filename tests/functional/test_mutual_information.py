@@ -68,6 +68,14 @@ def test_intervals_cover_the_truth_as_often_as_they_say(estimator: str) -> None:
     assert hits / 200 == pytest.approx(0.9, abs=4 * math.sqrt(0.9 * 0.1 / 200))
 
 
+@pytest.mark.parametrize("estimator", ["gaussian", "copula", "ksg"])
+def test_intervals_at_independence_hold_zero_and_have_a_width(estimator: str) -> None:
+    for x in normal(20, 300, 4):
+        value, low, high = mutual_information(x[:, :2], x[:, 2:], estimator=estimator, confidence=0.999)
+        assert low == 0
+        assert high > max(0, value)
+
+
 def test_gaussian_information_ignores_linear_maps_of_each_variable() -> None:
     x, y, _ = gaussian_pair(100, 3)
     maps = normal(2, 3, 3, seed=1)
@@ -129,6 +137,16 @@ def test_ksg_equals_its_literal_reference(n: int) -> None:
     z = x + normal(n, 2, seed=1)
     assert estimate(x, y, estimator="ksg", k=4) == pytest.approx(slow_ksg([x, y], 4), abs=1e-9)
     assert estimate(x, y, z, estimator="ksg", k=4) == pytest.approx(max(0, slow_ksg([x, y, z], 4)), abs=1e-9)
+
+
+def test_ksg_of_many_dimensions_equals_its_reference_whatever_precision_it_takes() -> None:
+    x, y, _ = gaussian_pair(200, 12)
+    # Single precision may put a neighbour on the other side of an edge: one of some hundred counts, in few samples.
+    assert estimate(x, y, estimator="ksg") == pytest.approx(max(0, slow_ksg([x, y], 5)), abs=1e-4)
+    # Two tight clusters: single precision does not tell the distances inside them apart.
+    side = torch.arange(200).double()[:, None] % 2
+    x, y = side + 1e-4 * x, side + 1e-4 * (y + x)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-6)
 
 
 def test_ksg_equals_that_of_scikit_learn_in_one_dimension() -> None:

@@ -181,8 +181,8 @@ def draw(rows: list[Row], path: Path) -> None:
     axes.set_yticks(range(len(tasks)), [f"{task} *" if task in held_out else task for task in tasks], fontsize=7)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_ylim(-1, len(tasks))
-    axes.set_xlabel("estimate - truth (nats), mean and spread over seeds; * held out when the rule was chosen")
-    axes.legend(loc="lower left", frameon=False)
+    axes.set_xlabel("estimate - truth (nats), mean and spread over seeds\n* held out when the rule was chosen")
+    axes.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=150)
 
 
