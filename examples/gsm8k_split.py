@@ -1,46 +1,79 @@
-"""Write the three files of the GSM8K study: human anchors, model-written solutions, human held-out solutions.
+"""Make the three files of a real experiment from GSM8K and the model solutions published with it.
 
-    python examples/gsm8k_split.py --data FOLDER --output FOLDER
+From a folder that holds ``gsm8k_train.jsonl.gz``, ``gsm8k_test.jsonl.gz`` (``question_id``, ``question``, ``answer``) and
+``gsm8k_model_solutions.jsonl.gz`` (also ``solver``, ``solution``, ``is_correct``):
 
-`--data` holds `gsm8k_train.jsonl.gz` and `gsm8k_test.jsonl.gz` (question_id, question, answer) and
-`gsm8k_model_solutions.jsonl.gz` (question_id, question, solver, solution, is_correct; four GPT-3 solvers on the test
-questions), as in https://github.com/openai/grade-school-math. No question is in two of the files written: the model
-solutions answer one half of the test questions, the held-out humans the other half.
+    anchors.jsonl     128 human solutions, drawn from train
+    synthetic.jsonl   model-written solutions to one half of the test questions
+    heldout.jsonl     human solutions to the other half
+
+The solvers end in ``A: n`` where people end in ``#### n``; the former is rewritten to the latter, as anyone would before
+training on both. Nothing else is changed.
+
+    python examples/gsm8k_split.py --data DIR --output out/gsm8k
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import json
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from typing import Any
 
-from datasets import Dataset, load_dataset
+import pandas as pd
+
+ANCHORS = 128
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--anchors", type=int, default=128, help="human solutions from the training set")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    def read(name: str) -> Dataset:
-        return load_dataset("json", data_files=str(args.data / f"{name}.jsonl.gz"), split="train")
-
-    train, test, solutions = read("gsm8k_train"), read("gsm8k_test"), read("gsm8k_model_solutions")
-    questions = sorted(set(test["question_id"]))
-    random.Random(args.seed).shuffle(questions)
-    answered = set(questions[: len(questions) // 2])
-    parts = {
-        "anchors": train.shuffle(seed=args.seed).select(range(args.anchors)),
-        "synthetic": solutions.filter(lambda row: row["question_id"] in answered),
-        "heldout": test.filter(lambda row: row["question_id"] not in answered),
+def split(data: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the three files, by name."""
+    train, test, made = (_rows(data / f"gsm8k_{name}.jsonl.gz") for name in ("train", "test", "model_solutions"))
+    draw = Random(seed)
+    anchors = draw.sample(train, ANCHORS)
+    questions = sorted({row["question_id"] for row in test})
+    half = set(draw.sample(questions, len(questions) // 2))
+    synthetic = [
+        {
+            "question": row["question"],
+            "solution": re.sub(r"^A: ", "#### ", row["solution"], flags=re.MULTILINE),
+            "solver": row["solver"],
+            "is_correct": bool(row["is_correct"]),
+        }
+        for row in made
+        if row["question_id"] in half
+    ]
+    return {
+        "anchors": [_human(row) for row in anchors],
+        "synthetic": synthetic,
+        "heldout": [_human(row) for row in test if row["question_id"] not in half],
     }
+
+
+def _human(row: dict[str, Any]) -> dict[str, str]:
+    return {"question": row["question"], "answer": row["answer"]}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        sys.exit(f"--data {path.parent}: {path.name} is not in this folder.")
+    return pd.read_json(path, lines=True, dtype=False).to_dict("records")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the three .jsonl.gz files")
+    parser.add_argument("--output", type=Path, default=Path("out/gsm8k"), help="where the three .jsonl files go")
+    parser.add_argument("--seed", type=int, default=0, help="of the anchors and of the halves")
+    args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    for name, data in parts.items():
-        data.to_json(args.output / f"{name}.jsonl")
-        print(f"{name}: {len(data)} rows")
+    for name, rows in split(args.data, args.seed).items():
+        path = args.output / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        print(f"{path}: {len(rows)} rows")
 
 
 if __name__ == "__main__":

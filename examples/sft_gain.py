@@ -114,9 +114,10 @@ def given_study(args: argparse.Namespace) -> Study:
 def embedded_study(args: argparse.Namespace) -> Study:
     """Write the task, train the generator, and let it answer."""
     most = args.limit or LEARNT
-    read_, glanced, learnt, answered, held = (min(most, n) for n in (READ, GLANCED, LEARNT, ANSWERED, HELD))
+    sizes = (READ, GLANCED, LEARNT, ANSWERED, ANCHORS, HELD)
+    read_, glanced, learnt, answered, few, held = (min(most, size) for size in sizes)
     first = make_problems(read_, VOLUME_ONE, args.seed)
-    total = glanced + learnt + answered * len(TEMPERATURES) + ANCHORS + held
+    total = glanced + learnt + answered * len(TEMPERATURES) + few + held
     second = make_problems(total, VOLUME_TWO, args.seed + 1)
     reading = as_dataset([*first, *second[:glanced]])
     texts = texts_of(as_dataset([*first, *second]))
@@ -127,7 +128,7 @@ def embedded_study(args: argparse.Namespace) -> Study:
     pretrain(generator, tokenizer, as_dataset(second[glanced:][:learnt]), args, "the generator learns volume two")
     rest = iter(second[glanced + learnt :])
     asked = {t: [next(rest) for _ in range(answered)] for t in TEMPERATURES}
-    anchors, heldout = [next(rest) for _ in range(ANCHORS)], list(rest)
+    anchors, heldout = [next(rest) for _ in range(few)], list(rest)
     synthetic = Dataset.from_list([row for t in TEMPERATURES for row in answer(generator, tokenizer, asked[t], t)])
     return Study(model, tokenizer, as_dataset(anchors), synthetic, as_dataset(heldout), "source", "right")
 

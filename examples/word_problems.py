@@ -206,9 +206,9 @@ def is_right(solution: str, answer: int) -> bool:
 
     """
     sums = _SUM.findall(solution)
-    if not sums or len(sums) != solution.count("<<") or not re.search(rf"\n#### {answer}$", solution):
-        return False
-    return all(_is_true(*found) for found in sums)
+    whole = len(sums) == solution.count("<<") == solution.count(">>")
+    ends_well = re.search(rf"\n#### {answer}$", solution) is not None
+    return bool(sums) and whole and ends_well and all(_is_true(*found) for found in sums)
 
 
 def _is_true(left: str, operation: str, right: str, result: str, said: str) -> bool:
