@@ -1,14 +1,14 @@
 """Make the three files of a real experiment from GSM8K and the model solutions published with it.
 
-From a folder that holds ``gsm8k_train.jsonl.gz``, ``gsm8k_test.jsonl.gz`` (``question_id``, ``question``, ``answer``) and
-``gsm8k_model_solutions.jsonl.gz`` (also ``solver``, ``solution``, ``is_correct``):
+From a folder that holds ``gsm8k_train.jsonl.gz`` and ``gsm8k_test.jsonl.gz`` (with ``question_id``, ``question`` and
+``answer``) and ``gsm8k_model_solutions.jsonl.gz`` (``solver``, ``solution`` and ``is_correct`` in place of ``answer``):
 
     anchors.jsonl     128 human solutions, drawn from train
     synthetic.jsonl   model-written solutions to one half of the test questions
     heldout.jsonl     human solutions to the other half
 
-The solvers end in ``A: n`` where people end in ``#### n``; the former is rewritten to the latter, as anyone would before
-training on both. Nothing else is changed.
+The solvers end in ``A: n`` where people end in ``#### n``; the former is rewritten to the latter, as anyone would
+before training on both. Nothing else is changed.
 
     python examples/gsm8k_split.py --data DIR --output out/gsm8k
 """

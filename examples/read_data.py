@@ -75,7 +75,7 @@ def _rename(argument: str, data: Dataset, columns: tuple[str | None, str | None]
     """Give the text columns the names that ``SFTTrainer`` knows, and drop what nobody asked for."""
     names = data.column_names
     ready = next((form for form in READY if form <= set(names)), None)
-    if ready is not None and columns == (None, None):
+    if ready is not None and not set(columns) & set(names):
         return data.select_columns([*ready, *keep])
     prompt = _find(argument, "--prompt-column", columns[0], PROMPTS, names)
     completion = _find(argument, "--completion-column", columns[1], COMPLETIONS, names)
@@ -84,8 +84,7 @@ def _rename(argument: str, data: Dataset, columns: tuple[str | None, str | None]
         question = "\n".join(filter(None, (row[prompt], row.get("input"))))  # instruction data has an input, or ""
         return {"prompt": question + "\n", "completion": row[completion]}
 
-    joined = data.map(join, remove_columns=[name for name in names if name not in keep])
-    return joined
+    return data.map(join, remove_columns=[name for name in names if name not in keep])
 
 
 def _find(argument: str, flag: str, wanted: str | None, usual: Sequence[str], names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ With arguments, any model and any data:
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="llama-1m", help=f"hub name, folder, or a preset to start anew: {', '.join(PRESETS)}")
     add("--tokenizer", help="hub name or folder; a preset trains one on the data by default")
-    add("--pretrain", nargs="+", default=[], metavar="DATA", help="what the model reads before the experiment")
+    add(
+        "--pretrain",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="what the model reads first; it is then saved under --output as start",
+    )
     data = "a .jsonl, .jsonl.gz or .parquet file, or NAME[:CONFIG[:SPLIT]] on the hub"
     for name, what in (("anchors", "real examples"), ("synthetic", "what to train on"), ("heldout", "real, to test")):
         add(f"--{name}", metavar="DATA", help=f"{what}: {data}")
@@ -100,8 +107,10 @@ def given_study(args: argparse.Namespace) -> Study:
     anchors = read("--anchors", args.anchors, **common)
     synthetic = read("--synthetic", args.synthetic, keep=wanted, **common)
     heldout = read("--heldout", args.heldout, **common)
+    if args.label and not set(synthetic[args.label]) <= {0, 1}:
+        sys.exit(f"--label {args.label}: the column must hold true and false, it holds {synthetic[0][args.label]!r}.")
     background = [read("--pretrain", name, **common) for name in args.pretrain]
-    texts = [text for data in (*background, anchors, synthetic) for text in texts_of(data)]
+    texts = (text for data in (*background, anchors, synthetic) for text in texts_of(data))
     model, tokenizer = load_model(args.model, args.tokenizer, texts, args.seed)
     if background:
         reading = Dataset.from_dict({"text": [text for data in background for text in texts_of(data)]})

@@ -149,11 +149,9 @@ def draw(runs: list[Run], path: Path) -> None:
 def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame) -> None:
     """Gains as one violin a source, or as two halves, right and wrong, where labels are known."""
     groups = list(ledger.groupby("source", sort=True))
-    halves = (
-        {"right": (True, "high", "C2"), "wrong": (False, "low", "C3")}
-        if "right" in ledger
-        else {"": (None, "both", "C0")}
-    )
+    halves: dict[str, tuple[bool | None, str, str]] = {"": (None, "both", "C0")}
+    if "right" in ledger:
+        halves = {"right": (True, "high", "C2"), "wrong": (False, "low", "C3")}
     for label, (value, side, colour) in halves.items():
         for place, (_, group) in enumerate(groups):
             gains = group.gain if value is None else group.gain[group.right == value]

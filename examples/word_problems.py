@@ -154,7 +154,7 @@ VOLUME_TWO = (
     Chapter(
         {"a": range(3, 10), "b": range(2, 10), "c": range(2, 10), "d": range(2, 6)},
         (
-            "{name} saves {a} dollars a week for {b} weeks, adds a gift of {c} dollars and spends {d}. How much is left?",
+            "{name} saves {a} dollars a week for {b} weeks, adds a gift of {c} and spends {d}. How much is left?",
             "What does {name} have after {b} weeks of saving {a} dollars, a {c} dollar gift and a {d} dollar snack?",
         ),
         (

@@ -6,6 +6,7 @@ import doctest
 import gzip
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,7 +124,7 @@ class TestReading:
             (
                 "a.jsonl",
                 {"question": "q", "answer": "a", "solution": "s"},
-                "--x: columns answer and solution could both",
+                "--x: columns answer and solution could",
             ),
             ("a.jsonl", {"question": "q", "reply": "r"}, "--x: found none of .* Say which with --completion-column"),
             ("a.csv", {"question": "q", "answer": "a"}, "--x .*a.csv: the file is not JSONL or Parquet"),
@@ -138,7 +139,7 @@ class TestReading:
     def test_missing_files_and_columns_are_refused(self, tmp_path):
         from read_data import read
 
-        with pytest.raises(SystemExit, match="--x .*none.jsonl: the file is not there"):
+        with pytest.raises(SystemExit, match=r"--x .*none.jsonl: the file is not there"):
             read("--x", str(tmp_path / "none.jsonl"))
         with pytest.raises(SystemExit, match="there is no column 'source', only question, answer"):
             read("--x", write(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}]), keep=["source"])
@@ -169,25 +170,40 @@ def test_a_model_that_cannot_be_loaded_is_refused_by_name(tmp_path):
 
 
 def test_the_pipeline_runs_on_its_own_and_then_on_files(tmp_path, capsys):
-    """The main job at its smallest: no file but what it wrote itself, then the same from files."""
+    """The main job at its smallest: from nothing but what it wrote itself, then with its student on files."""
     import sft_gain
 
-    own, files = tmp_path / "own", tmp_path / "files"
+    own = tmp_path / "own"
     sft_gain.main(["--model", "llama-0.5m", "--limit", "16", "--output", str(own)])
     printed = capsys.readouterr().out
     for what in ("T=0.3", "T=1.4", "held-out real samples", "I(S_anchor; W')", "GGMI"):
         assert what in printed
     assert pq.read_table(own / "ledger.parquet").num_rows == 4 * 16
-    assert (own / "gain.png").stat().st_size > 10_000
 
     question = {"question": "Ann has 2 pens and finds 3. How many?"}
     human = [question | {"answer": f"She has <<2+3=5>>5.\n#### {i}"} for i in range(12)]
     made = [question | {"solution": f"<<2+3={i}>>{i}\n#### {i}", "by": "AB"[i % 2], "good": i == 5} for i in range(16)]
     data = ["--anchors", write(tmp_path / "h.jsonl", human), "--heldout", write(tmp_path / "e.jsonl", human)]
-    data += ["--synthetic", write(tmp_path / "s.jsonl.gz", made), "--source", "by", "--label", "good"]
-    sft_gain.main(["--model", str(own / "student"), *data, "--policy", "reweight", "--output", str(files)])
-    assert "Reweight" in capsys.readouterr().out
-    assert set(pq.read_table(files / "ledger.parquet")["source"].to_pylist()) == {"A", "B"}
+    data += ["--synthetic", write(tmp_path / "s.jsonl.gz", made), "--model", str(own / "student")]
+    told = ["--source", "by", "--label", "good"]
+    for policy, *more in (["filter", "--keep", "0.5", *told], ["reweight", *told], ["monitor"]):
+        out = tmp_path / policy
+        sft_gain.main([*data, "--output", str(out), "--policy", policy, *more])
+        assert policy.capitalize() in capsys.readouterr().out
+        table = pq.read_table(out / "ledger.parquet")
+        assert {"step", "id", "source", "gain", "weight", "kept"} <= set(table.column_names)
+        assert set(table["source"].to_pylist()) == ({"A", "B"} if more else {None})
+        assert (out / "gain.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / "student" / "config.json").exists()
+
+
+def test_the_script_says_what_it_cannot_read(tmp_path):
+    files = ["--anchors", "a.jsonl", "--synthetic", "b.jsonl", "--heldout", "c.jsonl"]
+    command = [sys.executable, str(EXAMPLES / "sft_gain.py"), *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "--anchors a.jsonl: the file is not there" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_gsm8k_split_keeps_the_halves_apart(tmp_path):
@@ -195,17 +211,7 @@ def test_the_gsm8k_split_keeps_the_halves_apart(tmp_path):
 
     test = [{"question_id": f"t{i}", "question": f"{i}?", "answer": f"#### {i}"} for i in range(10)]
     train = [{"question_id": f"a{i}", "question": f"{i}!", "answer": f"#### {i}"} for i in range(200)]
-    made = [
-        {
-            "question_id": row["question_id"],
-            "question": row["question"],
-            "solver": s,
-            "solution": "so\nA: 1",
-            "is_correct": True,
-        }
-        for row in test
-        for s in "xy"
-    ]
+    made = [{**row, "solver": by, "solution": "so\nA: 1", "is_correct": True} for row in test for by in "xy"]
     for name, rows in (("train", train), ("test", test), ("model_solutions", made)):
         write(tmp_path / f"gsm8k_{name}.jsonl.gz", rows)
     gsm8k_split.main(["--data", str(tmp_path), "--output", str(tmp_path)])

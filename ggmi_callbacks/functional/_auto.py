@@ -8,6 +8,7 @@ Notation:
     s           standard error of Delta
 
 The rule:
+0. If columns determine each other, no copula has a density: the answer is K on the samples as they are.
 1. If |Delta| < 4 s, the copula explains the samples: the answer is C. So it is for Gaussian and elliptical
    dependence with any marginals, where C is all but unbiased even in dozens of dimensions.
 2. Otherwise the answer is the largest of K in all dimensions, less its bias on the copula; C + Delta on the (up
@@ -44,10 +45,13 @@ from ggmi_callbacks.functional._ksg import (
     MOST_PAIRS,
     canonical_pairs,
     canonical_rank,
+    ksg_information,
     ksg_pointwise,
     neighbour_estimate,
     truncated_cross_correlation,
 )
+from ggmi_callbacks.functional._neighbours import standardise
+from ggmi_callbacks.functional._samples import full_rank
 
 _LOG = logging.getLogger(__name__)
 _SIGNIFICANT = 4.0  # standard errors
@@ -85,6 +89,10 @@ def choose(variables: list[Tensor], k: int, seed: int, progress: bool) -> tuple[
     dims = (*(v.shape[1] for v in variables), 0)[:3]
     generator = torch.Generator().manual_seed(seed)
     data = torch.cat(variables, 1)
+    if not full_rank(normal_scores(data)):
+        neighbours = ksg_information(variables, k)
+        reason = "columns that determine each other leave a copula no density" + note
+        return neighbours, _told(Choice("ksg", reason, {"ksg": float(neighbours.value)}))
     copula = fit_copula(data)
     base, pointwise = information_of_copula(data, copula, dims)
     kind = "Gaussian" if math.isinf(copula.nu) else f"Student-t (nu = {copula.nu:.3g})"
@@ -101,9 +109,13 @@ def choose(variables: list[Tensor], k: int, seed: int, progress: bool) -> tuple[
             estimates["infonce"] = infonce_information(variables, seed, progress)
         name = max((name for name in estimates if name != "copula"), key=lambda name: float(estimates[name].value))
         reason = f"a {kind} copula does not explain the samples ({figures}), and {name} finds the most"
-    choice = Choice(name, reason + note, {name: float(estimate.value) for name, estimate in estimates.items()})
+    values = {name: float(estimate.value) for name, estimate in estimates.items()}
+    return estimates[name], _told(Choice(name, reason + note, values))
+
+
+def _told(choice: Choice) -> Choice:
     _LOG.info("mutual information by %s: %s", choice.estimator, choice.reason)
-    return estimates[name], choice
+    return choice
 
 
 def _reduced(variables: list[Tensor]) -> tuple[list[Tensor], str]:
@@ -114,8 +126,7 @@ def _reduced(variables: list[Tensor]) -> tuple[list[Tensor], str]:
     keep = max(1, n // 12)
     small = []
     for v in variables:
-        centred = v - v.mean(0)
-        left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+        left, values, _ = torch.linalg.svd(standardise(v), full_matrices=False)
         small.append((left * values)[:, :keep] if v.shape[1] > keep else v)
     return small, f"; reduced to at most {keep} principal components each, as n = {n} is small for {dimensions} columns"
 

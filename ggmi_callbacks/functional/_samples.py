@@ -52,13 +52,25 @@ def covariance_factor(scatter: Tensor, n: int, name: str) -> Tensor:
     Raises:
         ValueError: If it is singular: too few samples, or columns that depend on each other linearly.
     """
-    d = scatter.shape[0]
+    factor = _factor(scatter, n)
+    if factor is None:
+        raise ValueError(
+            f"Expected argument `{name}` to have a covariance of full rank but got {n} samples in {len(scatter)} "
+            "dimensions that do not span them; drop constant or repeated columns, or reduce the dimension."
+        )
+    return factor
+
+
+def full_rank(x: Tensor) -> bool:
+    """Whether the covariance of samples [n, d] is that of a density."""
+    x = x - x.mean(0)
+    return _factor(x.T @ x, len(x)) is not None
+
+
+def _factor(scatter: Tensor, n: int) -> Tensor | None:
     scale = scatter.diagonal().clamp_min(0).sqrt()
     factor, failed = torch.linalg.cholesky_ex(scatter / (scale[:, None] * scale))
     # A column that the others explain up to rounding leaves a pivot of that size.
-    if n <= d + 1 or failed or not factor.diagonal().min() > 1e-7:
-        raise ValueError(
-            f"Expected argument `{name}` to have a covariance of full rank but got {n} samples in {d} "
-            "dimensions that do not span them; drop constant or repeated columns, or reduce the dimension."
-        )
+    if n <= len(scatter) + 1 or failed or not factor.diagonal().min() > 1e-7:
+        return None
     return factor * scale[:, None]

@@ -17,7 +17,7 @@ needs neither a density nor many samples, and is a relative measure: it is no es
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ def _gaussian_entropy_compute(sums: Tensor, confidence: float | None) -> Tensor 
     return t_interval(value, torch.polygamma(1, half_dof).sum() / 4, n - 1, confidence)
 
 
+@overload
+def gaussian_entropy(x: Tensor, *, confidence: None = ...) -> Tensor: ...
+@overload
+def gaussian_entropy(x: Tensor, *, confidence: float) -> Interval: ...
 def gaussian_entropy(x: Tensor, *, confidence: float | None = None) -> Tensor | Interval:
     r"""Differential entropy of Gaussian samples, unbiased.
 
@@ -90,6 +94,10 @@ def gaussian_entropy(x: Tensor, *, confidence: float | None = None) -> Tensor | 
     return like(_gaussian_entropy_compute(sums, confidence), x)
 
 
+@overload
+def knn_entropy(x: Tensor, *, k: int = ..., confidence: None = ...) -> Tensor: ...
+@overload
+def knn_entropy(x: Tensor, *, k: int = ..., confidence: float) -> Interval: ...
 def knn_entropy(x: Tensor, *, k: int = 5, confidence: float | None = None) -> Tensor | Interval:
     r"""Kozachenko-Leonenko estimate of the differential entropy from k-th nearest-neighbour distances.
 
@@ -176,6 +184,10 @@ def _code_length_compute(sums: Tensor, per: Per, confidence: float | None) -> Te
     return t_interval(value, scale**2 * variance, n[0] - 1, confidence)
 
 
+@overload
+def code_length(log_probs: Tensor, mask: Tensor | None = ..., *, per: Per = ..., confidence: None = ...) -> Tensor: ...
+@overload
+def code_length(log_probs: Tensor, mask: Tensor | None = ..., *, per: Per = ..., confidence: float) -> Interval: ...
 def code_length(
     log_probs: Tensor,
     mask: Tensor | None = None,

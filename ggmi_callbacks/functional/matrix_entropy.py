@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -31,6 +31,26 @@ KERNELS = ("gaussian", "cosine")
 _MEDIAN_ROWS = 2048
 
 
+@overload
+def matrix_entropy(
+    x: Tensor,
+    *,
+    alpha: float = ...,
+    kernel: Kernel = ...,
+    bandwidth: float | None = ...,
+    max_exact: int = ...,
+    confidence: None = ...,
+) -> Tensor: ...
+@overload
+def matrix_entropy(
+    x: Tensor,
+    *,
+    alpha: float = ...,
+    kernel: Kernel = ...,
+    bandwidth: float | None = ...,
+    max_exact: int = ...,
+    confidence: float,
+) -> Interval: ...
 def matrix_entropy(
     x: Tensor,
     *,

@@ -21,7 +21,7 @@ Estimates below zero are noise about zero and are returned as zero.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -42,6 +42,28 @@ CONDITIONAL_ESTIMATORS = tuple(name for name in ESTIMATORS if name != "canonical
 MutualInformationChoice = Choice
 
 
+@overload
+def mutual_information(
+    x: Tensor,
+    y: Tensor,
+    *,
+    estimator: MutualInformationEstimator = ...,
+    k: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+    confidence: None = ...,
+) -> Tensor: ...
+@overload
+def mutual_information(
+    x: Tensor,
+    y: Tensor,
+    *,
+    estimator: MutualInformationEstimator = ...,
+    k: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+    confidence: float,
+) -> Interval: ...
 def mutual_information(
     x: Tensor,
     y: Tensor,
@@ -101,6 +123,30 @@ def mutual_information(
     return like(estimate.finish(confidence, floor=0.0), x, y)
 
 
+@overload
+def conditional_mutual_information(
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    *,
+    estimator: MutualInformationEstimator = ...,
+    k: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+    confidence: None = ...,
+) -> Tensor: ...
+@overload
+def conditional_mutual_information(
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    *,
+    estimator: MutualInformationEstimator = ...,
+    k: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+    confidence: float,
+) -> Interval: ...
 def conditional_mutual_information(
     x: Tensor,
     y: Tensor,
