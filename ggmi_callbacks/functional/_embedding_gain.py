@@ -127,7 +127,7 @@ def _knn_gain(p: Tensor, y: Tensor, k: int, confidence: float | None) -> Tensor 
 
 
 def _gaussian_gain(p: Tensor, y: Tensor, confidence: float | None) -> Tensor | Interval:
-    value = gaussian_entropy(torch.cat((p, y), 1)) - gaussian_entropy(p)  # type: ignore[operator]
+    value = gaussian_entropy(torch.cat((p, y), 1)) - gaussian_entropy(p)
     if confidence is None:
         return value
     # The scatter of y given p is Wishart with n - 1 - d_p degrees of freedom.

@@ -41,4 +41,4 @@ def _timing(design: Design, call: float, panels: str) -> str:
         return "Baselines were not timed."
     from ggmi_callbacks.verification.baseline import time_baselines  # and with it scikit-learn's mixtures
 
-    return time_baselines(design, call, panels=panels)
+    return str(time_baselines(design, call, panels=panels))
