@@ -1,6 +1,5 @@
 """States of metrics that have to keep their samples, because every one matters to every other."""
 
-import torch
 from torch import Tensor
 
 from ggmi_callbacks.functional._samples import check_rows
@@ -21,5 +20,4 @@ class SampleMetric(InformationMetric):
         check_rows(**named)
         self._validate(**named)
         for name, x in named.items():
-            rows = x[:, None] if x.ndim == 1 else x
-            getattr(self, name).append(rows.to(torch.promote_types(x.dtype, torch.float32)))
+            getattr(self, name).append(x[:, None] if x.ndim == 1 else x)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ggmi_callbacks.functional import Interval, conditional_mutual_information, mutual_information
 from ggmi_callbacks.functional._copula import gaussian_information
+from ggmi_callbacks.functional.matrix_entropy import gram_entropy, gram_matrix
 from ggmi_callbacks.functional.mutual_information import CONDITIONAL_ESTIMATORS, ESTIMATORS, choose_estimator
 
 QUICK = [name for name in ESTIMATORS if name != "infonce"]
@@ -70,8 +71,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(estimator: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["gaussian", "copula", "ksg"])
 def test_intervals_at_independence_hold_zero_and_have_a_width(estimator: str) -> None:
-    for x in normal(20, 300, 4):
-        value, low, high = mutual_information(x[:, :2], x[:, 2:], estimator=estimator, confidence=0.999)
+    for x in normal(60, 200, 4):
+        value, low, high = mutual_information(x[:, :2], x[:, 2:], estimator=estimator, confidence=0.99)
         assert low == 0
         assert high > max(0, value)
 
@@ -222,8 +223,9 @@ def test_infonce_leaves_the_random_state_alone_and_trains_in_inference_mode(capf
     assert "infonce" not in capfd.readouterr().err
 
 
-def test_infonce_of_independent_variables_is_zero() -> None:
-    assert estimate(normal(400, 3), normal(400, 3, seed=1), estimator="infonce") < 0.05
+def test_infonce_of_independent_variables_is_zero_however_many_dimensions_tempt_the_critic() -> None:
+    # On the samples that it was fitted to, the first of 20 canonical pairs alone would show some 0.1 nats.
+    assert estimate(normal(300, 20), normal(300, 20, seed=1), estimator="infonce") < 0.03
 
 
 # -- The choice
@@ -316,17 +318,30 @@ def test_conditioning_on_a_common_effect_creates_information(estimator: str) -> 
     assert estimate(x, y, z, estimator=estimator) == pytest.approx(math.log(4 / 3) / 2, abs=tolerance)
 
 
-@pytest.mark.parametrize("estimator", ["gaussian", "matrix"])
-def test_the_chain_rule_holds_exactly_for_entropies(estimator: str) -> None:
+def test_the_chain_rule_holds_exactly_for_gaussians() -> None:
     # In one dimension each, every block has the same bias correction on both sides.
     x, y, z = normal(3, 60, 1)
     y, z = y + x, z + x
-    if estimator == "matrix":
-        total = estimate(x, y, z, estimator=estimator)
-        assert 0 < total < math.log(60)
-    else:
-        joint = estimate(x, torch.cat((y, z), 1), estimator=estimator)
-        assert joint == pytest.approx(estimate(x, z, estimator=estimator) + estimate(x, y, z, estimator=estimator))
+    joint = estimate(x, torch.cat((y, z), 1), estimator="gaussian")
+    expected = estimate(x, z, estimator="gaussian") + estimate(x, y, z, estimator="gaussian")
+    assert joint == pytest.approx(expected, abs=1e-9)
+
+
+def test_matrix_information_is_the_difference_of_entropies_of_products_of_kernels() -> None:
+    x, y, z = normal(3, 40, 2)
+    x, y = x + z, y + z
+    k_x, k_y, k_z = (gram_matrix(v) for v in (x, y, z))
+    s_xz, s_yz, s_z, s_xyz, s_x, s_y, s_xy = (
+        float(gram_entropy(k).value) for k in (k_x * k_z, k_y * k_z, k_z, k_x * k_y * k_z, k_x, k_y, k_x * k_y)
+    )
+    assert estimate(x, y, estimator="matrix") == pytest.approx(s_x + s_y - s_xy, abs=1e-9)
+    assert estimate(x, y, z, estimator="matrix") == pytest.approx(s_xz + s_yz - s_z - s_xyz, abs=1e-9)
+
+
+def test_estimates_below_zero_are_returned_as_zero() -> None:
+    for variables in zip(*normal(4, 20, 50, 1), strict=True):
+        assert estimate(*variables[:2], estimator="gaussian") >= 0
+        assert estimate(*variables[:3], estimator="gaussian") >= 0
 
 
 # -- All of them

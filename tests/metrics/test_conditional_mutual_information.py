@@ -52,6 +52,16 @@ def test_the_null_control_keeps_the_tie_to_what_is_conditioned_on() -> None:
     assert null.low <= 0 <= null.high < 0.05
 
 
+def test_the_null_control_takes_each_y_from_a_neighbour_in_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConditionalMutualInformation, "_estimate", lambda self, samples: samples)
+    x, z = torch.randn(2, 500, 1, generator=torch.Generator().manual_seed(0))
+    metric = ConditionalMutualInformation("gaussian")
+    metric.update(x, 3 * z, z)
+    _, y, _ = metric.null_control()
+    assert (y != 3 * z).all()  # never its own
+    assert torch.corrcoef(torch.cat((y, z), 1).T)[0, 1] > 0.99
+
+
 def test_an_estimator_without_conditional_form_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`estimator` to be one of .* but got 'canonical_ksg'"):
         ConditionalMutualInformation("canonical_ksg")

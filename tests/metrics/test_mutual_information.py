@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ggmi_callbacks import functional
+from ggmi_callbacks.functional.mutual_information import choose_estimator
 from ggmi_callbacks.metrics.mutual_information import MutualInformation
 from tests.metrics._tester import Batch, MetricTester, merge
 
@@ -56,9 +57,10 @@ def test_infonce_trains_inside_a_metric_that_has_no_gradient() -> None:
 
 
 def test_the_choice_of_auto_can_be_read() -> None:
-    metric = MutualInformation(progress=False)
+    metric = MutualInformation(k=9, seed=3, progress=False)
     metric.update(**pairs(300))
     choice = metric.choice()
+    assert choice == choose_estimator(**pairs(300), k=9, seed=3)
     assert choice.estimator == "copula"
     assert "Gaussian copula explains" in choice.reason
     assert choice.estimates["copula"] == pytest.approx(float(metric.compute()), abs=1e-6)
