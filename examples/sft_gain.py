@@ -39,8 +39,8 @@ from ggmi_callbacks.integrations.trl import GGMICallback
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.4)
 READ, GLANCED = 4000, 400  # problems of volume one and two that the model has read
-LEARNT, ANSWERED = 6000, 600  # of volume two that the generator learns, and answers at each temperature
-ANCHORS, HELD = 128, 400
+LEARNT, ANSWERED = 4500, 500  # of volume two that the generator learns, and answers at each temperature
+ANCHORS, HELD = 128, 300
 
 
 @dataclass
@@ -194,7 +194,7 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
     print(f"\nfine-tuning on {len(study.synthetic)} synthetic samples with {policy}", flush=True)
     trainer = SFTTrainer(
         copy_model(study.model),
-        args=training_arguments(args, eval_strategy="steps", eval_steps=0.1),
+        args=training_arguments(args, eval_strategy="steps", eval_steps=0.2),
         train_dataset=study.synthetic,
         eval_dataset=study.heldout,
         processing_class=study.tokenizer,
@@ -205,7 +205,7 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
         policy=policy,
         source=study.source,
         shadow_learning_rate=args.shadow_learning_rate or 0.3 * args.learning_rate,  # few anchors, small steps
-        shadow_epochs=6,
+        shadow_epochs=5,
     )
     trainer.add_callback(callback)
     before, tokens = heldout_nll(trainer)
