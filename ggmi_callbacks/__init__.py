@@ -2,36 +2,65 @@
 
 Metrics (:mod:`ggmi_callbacks.metrics`, stateless twins in :mod:`ggmi_callbacks.functional`) are in nats. Callbacks
 are in :mod:`ggmi_callbacks.integrations`, one module a trainer, on one engine, :class:`GainEngine`.
+
+Names are imported when they are first asked for (PEP 562): torchmetrics takes seconds, and the command line, which has
+no use for it, should not wait.
 """
 
-from ggmi_callbacks import functional, metrics
-from ggmi_callbacks.engine import GainEngine
-from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.metrics import *  # noqa: F403
-from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
-from ggmi_callbacks.sample_loss import SampleLoss
-from ggmi_callbacks.samples import CarryIds, Numbered
-from ggmi_callbacks.scorers import GradientScorer, LikelihoodScorer, LookaheadScorer, Scorer
-from ggmi_callbacks.tasks import CausalLM, Task
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ggmi_callbacks import functional, metrics
+    from ggmi_callbacks.engine import GainEngine
+    from ggmi_callbacks.ledger import Ledger
+    from ggmi_callbacks.metrics import *  # noqa: F403
+    from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
+    from ggmi_callbacks.sample_loss import SampleLoss
+    from ggmi_callbacks.samples import CarryIds, Numbered
+    from ggmi_callbacks.scorers import GradientScorer, LikelihoodScorer, LookaheadScorer, Scorer
+    from ggmi_callbacks.tasks import CausalLM, Task
+
+_NAMES = {
+    "engine": ["GainEngine"],
+    "ledger": ["Ledger"],
+    "metrics": [
+        "CodeLength",
+        "ConditionalMutualInformation",
+        "DivergenceBound",
+        "EffectiveDiversity",
+        "GGMI",
+        "GGMIUpperBound",
+        "Gain",
+        "GaussianEntropy",
+        "GeneralizationBound",
+        "InformationGain",
+        "KNNEntropy",
+        "MatrixEntropy",
+        "MutualInformation",
+        "WeightInformation",
+    ],
+    "policies": ["Filter", "Monitor", "Policy", "Reweight"],
+    "sample_loss": ["SampleLoss"],
+    "samples": ["CarryIds", "Numbered"],
+    "scorers": ["GradientScorer", "LikelihoodScorer", "LookaheadScorer", "Scorer"],
+    "tasks": ["CausalLM", "Task"],
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [
-    "CarryIds",
-    "CausalLM",
-    "Filter",
-    "GainEngine",
-    "GradientScorer",
-    "Ledger",
-    "LikelihoodScorer",
-    "LookaheadScorer",
-    "Monitor",
-    "Numbered",
-    "Policy",
-    "Reweight",
-    "SampleLoss",
-    "Scorer",
-    "Task",
-    "functional",
-    "metrics",
-    *metrics.__all__,
-]
+__all__ = ["functional", "metrics", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,20 @@
+import subprocess
+import sys
+
+import pytest
+
+import ggmi_callbacks
+
+
+def test_every_public_name_is_there_and_metrics_are_whole():
+    for name in ggmi_callbacks.__all__:
+        assert getattr(ggmi_callbacks, name) is not None, name
+    assert set(ggmi_callbacks.metrics.__all__) <= set(ggmi_callbacks.__all__)
+    assert set(ggmi_callbacks.__all__) <= set(dir(ggmi_callbacks))
+    with pytest.raises(AttributeError, match="no attribute 'Fliter'"):
+        ggmi_callbacks.Fliter  # noqa: B018
+
+
+def test_the_command_line_starts_without_torch():
+    code = "import sys, ggmi_callbacks.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
