@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
     from ggmi_callbacks.sample_loss import SampleLoss
     from ggmi_callbacks.samples import CarryIds, Numbered
-    from ggmi_callbacks.scorers import GradientScorer, LikelihoodScorer, LookaheadScorer, Scorer
+    from ggmi_callbacks.scorers import (
+        GradientScorer,
+        LikelihoodScorer,
+        LookaheadScorer,
+        PromptInformationScorer,
+        Scorer,
+        TokenScorer,
+    )
     from ggmi_callbacks.tasks import CausalLM, Task
 
 _NAMES = {
@@ -45,7 +52,14 @@ _NAMES = {
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "sample_loss": ["SampleLoss"],
     "samples": ["CarryIds", "Numbered"],
-    "scorers": ["GradientScorer", "LikelihoodScorer", "LookaheadScorer", "Scorer"],
+    "scorers": [
+        "GradientScorer",
+        "LikelihoodScorer",
+        "LookaheadScorer",
+        "PromptInformationScorer",
+        "Scorer",
+        "TokenScorer",
+    ],
     "tasks": ["CausalLM", "Task"],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

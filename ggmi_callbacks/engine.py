@@ -98,6 +98,8 @@ class GainEngine:
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
         self.budget = Budget(self.overhead, self.device)
+        self.optimizer: torch.optim.Optimizer | None = None
+        """The run's optimiser, for scorers that are aware of it."""
         self.step = 0
         self.first_epoch = True
         """Whether samples are met for the first time, so that their NLL is a prequential code length."""
@@ -131,6 +133,7 @@ class GainEngine:
                     self.probe,
                     self.anchors,
                     learning_rate=self.learning_rate,
+                    names=self.scorer.shadow_parameters(self.probe),
                     epochs=self.shadow_epochs,
                     seed=self.seed,
                     progress=self.progress,
@@ -168,8 +171,10 @@ class GainEngine:
         self._seen += layout.n
         may_score = not self._look_waits and self.budget.allows("score")
         scored = not self._recall and (self._scored < _ALWAYS_SCORED or may_score)
-        gain = self._gain(inputs, layout, ids.flatten(), scored)
-        weights = self.policy(gain, gather_padded(gain, self.capacity)) if self.policy.acts else torch.ones_like(gain)
+        gain, noise = self._gain(inputs, layout, ids.flatten(), scored)
+        weights = torch.ones_like(gain)
+        if self.policy.acts:
+            weights = self.policy(gain, gather_padded(gain, self.capacity), noise)
         source = self._source_of(ids)
         self.recorder.see(gain, source, weights)
         nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
@@ -299,7 +304,7 @@ class GainEngine:
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "cache": None if self._cache is None else (self._cache.gain.clone(), self._cache.known.clone()),
+            "cache": None if self._cache is None else (self._cache.values.clone(), self._cache.known.clone()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -312,7 +317,7 @@ class GainEngine:
         self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
         if self._cache is not None and state["cache"] is not None:
-            self._cache.gain, self._cache.known = (values.clone() for values in state["cache"])
+            self._cache.values, self._cache.known = (values.clone() for values in state["cache"])
 
     def _check_shadow(self, shadow: Shadow) -> None:
         if shadow.improved:
@@ -336,27 +341,29 @@ class GainEngine:
                 f"{self.step}). Look at these samples, or lower the learning rate."
             )
 
-    def _gain(self, inputs: Inputs, layout: Layout, ids: Tensor, scored: bool) -> Tensor:
-        """Gains [n]: remembered, found now, or NaN if the budget does not allow."""
+    def _gain(self, inputs: Inputs, layout: Layout, ids: Tensor, scored: bool) -> tuple[Tensor, Tensor]:
+        """Gains and their noise [n]: remembered, found now, or NaN if the budget does not allow."""
         if self._recall and self._cache is not None:
-            return self._cache.gain[ids]
+            return self._cache.get(ids)
         if not scored:
-            return torch.full((layout.n,), float("nan"), device=layout.target.device)
+            unknown = torch.full((layout.n,), float("nan"), device=layout.target.device)
+            return unknown, unknown
         self._scored += layout.n
         with self.budget.spend("score"):
-            gain = self._score(inputs, layout)
+            gain, noise = self._score(inputs, layout)
             self.recorder.remember_prompts(inputs, layout)
             if self._cache is not None:
-                self._cache.put(ids, gain)
-        return gain
+                self._cache.put(ids, gain, noise)
+        return gain, noise
 
-    def _score(self, inputs: Inputs, layout: Layout) -> Tensor:
+    def _score(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Tensor]:
         if self._refreshed_at != self.step:
-            self.scorer.refresh(self.step)
+            self.scorer.refresh(self.step, self.optimizer)
             self._refreshed_at = self.step
-        gain = self.scorer(inputs, layout).float()
+        gain, noise = (values.float() for values in self.scorer.score(inputs, layout))
         # A sample without targets has no gain, and infinite ones would poison every running statistic.
-        return torch.where((layout.tokens > 0) & gain.isfinite(), gain, torch.full_like(gain, float("nan")))
+        known = (layout.tokens > 0) & gain.isfinite() & noise.isfinite()
+        return gain.masked_fill(~known, float("nan")), noise.masked_fill(~known, float("nan"))
 
     def _source_of(self, ids: Tensor) -> Tensor:
         if self._codes is None:

@@ -1,7 +1,8 @@
 """From gain to weight: what a sample's gain does to its part in the loss.
 
     Monitor     w = 1
-    Filter      w = 1 if gain > threshold else 0;   threshold in nats, or a quantile of the gains seen so far
+    Filter      w = 1 if gain - margin x noise > threshold else 0;   threshold in nats, noise the gain's standard error,
+                or w = 1 if gain is above a quantile of the gains seen so far
     Reweight    w = clip(r / mean r),   r = 2 sigmoid((gain - mean gain) / (temperature x std of gain))
 
 Means, deviations and quantiles are *running* over the stream and over all ranks, never over the micro-batch, so a
@@ -30,6 +31,8 @@ class Policy(ABC):
     """Whether weights ever differ from one."""
     drops = False
     """Whether a weight of zero takes the sample out of the forward."""
+    margin: float = 0.0
+    """How many standard errors are taken off a gain before it is weighed."""
     overhead: float | None = None
     """Default share of step time that scoring may take; None for as much as it needs."""
 
@@ -47,16 +50,18 @@ class Policy(ABC):
     def weigh(self, gain: Tensor) -> Tensor:
         """Weights [n] of the samples with ``gain`` [n], none of them NaN that matters."""
 
-    def __call__(self, gain: Tensor, everywhere: Tensor | None = None) -> Tensor:
+    def __call__(self, gain: Tensor, everywhere: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Weights [n] of a batch.
 
         Args:
             gain: of the local samples, nats, [n], NaN where not scored.
             everywhere: the gains of all ranks, [m]; ``gain`` itself if there is one rank.
+            noise: standard errors of ``gain``, nats, [n]; zero if not given.
 
         """
         self.update(gain if everywhere is None else everywhere)
-        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(gain))
+        surely = gain - self.margin * noise if self.margin and noise is not None else gain
+        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(surely))
 
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, with the policy's kind."""

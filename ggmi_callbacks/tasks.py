@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ IGNORE = -100
 SAMPLE_KEY = "ggmi_sample"
 """Key under which sample ids [n] ride in a batch; :meth:`GainEngine.observe` takes them out again."""
 
+_SOME = "logits_to_keep"  # Hugging Face's name for the positions whose logits are wanted
 _CHUNK = 4096  # positions whose logits are held in float32 at once
 
 Inputs = dict[str, Any]
@@ -97,6 +98,14 @@ class Task(ABC):
         """:meth:`log_probs` from plain operations only, so that forward-mode differentiation goes through."""
         return self.log_probs(model, inputs)
 
+    def thin(self, inputs: Mapping[str, Any], layout: Layout, stride: int) -> tuple[Inputs, Layout]:
+        """Return inputs and layout of every ``stride``-th position alone, for :meth:`log_probs`."""
+        raise ValueError(f"`stride={stride}`: {type(self).__name__} cannot score some positions of a sample alone.")
+
+    def promptless(self, inputs: Mapping[str, Any], layout: Layout) -> Inputs:
+        """Return ``inputs`` with the same targets, which see nothing of their prompts but the last token."""
+        raise ValueError(f"{type(self).__name__} has no prompts to leave out.")
+
     def check(self, model: nn.Module) -> None:  # noqa: B027
         """Raise where ``model`` cannot be scored by this task."""
 
@@ -105,15 +114,16 @@ class Task(ABC):
         return None
 
 
-def target_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
+def target_log_probs(logits: Tensor, labels: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Log-probability of the next-token ``labels``, in float32 or wider.
 
     Args:
         logits: [B, T, V], position t predicts the token at t + 1.
         labels: [B, T], ``-100`` where there is no target.
+        wanted: the label that each position predicts [B, K], if ``logits`` [B, K, V] are those of some positions only.
 
     Returns:
-        log p in nats, zero where ignored, [B, T - 1].
+        log p in nats, zero where ignored, [B, T - 1] or [B, K].
 
     Example:
         >>> import torch
@@ -121,11 +131,11 @@ def target_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
         tensor([[-1.3863, -0.0000]])
 
     """
-    shifted = labels[:, 1:].to(logits.device)
-    flat, target = logits[:, :-1].flatten(0, 1), shifted.flatten()
+    shifted = (labels[:, 1:] if wanted is None else wanted).to(logits.device)
+    flat, target = (logits[:, :-1] if wanted is None else logits).flatten(0, 1), shifted.flatten()
     chunks = [
-        F.cross_entropy(_wide(chunk), wanted, reduction="none", ignore_index=IGNORE)
-        for chunk, wanted in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
+        F.cross_entropy(_wide(chunk), targets, reduction="none", ignore_index=IGNORE)
+        for chunk, targets in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
     ]
     return -torch.cat(chunks).view_as(shifted)
 
@@ -182,7 +192,37 @@ class CausalLM(Task):
     def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.plain_log_probs`; the model builds its logits, without a loss of its own."""
         forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch")}
-        return target_log_probs(model(**forward, use_cache=False).logits, self._labels(inputs))
+        logits, labels = model(**forward, use_cache=False).logits, self._labels(inputs)
+        kept = inputs.get(_SOME)
+        if kept is None:
+            return target_log_probs(logits, labels)
+        found = target_log_probs(logits, labels, labels[:, kept + 1])
+        return found.new_zeros(labels[:, 1:].shape).index_copy_(1, kept, found)
+
+    def thin(self, inputs: Mapping[str, Any], layout: Layout, stride: int) -> tuple[Inputs, Layout]:
+        """See :meth:`Task.thin`; the language-model head runs on the chosen positions alone."""
+        kept = torch.arange(0, layout.target.shape[1], stride, device=layout.target.device)
+        chosen = torch.zeros_like(layout.target[0]).index_fill_(0, kept, True)
+        return {**inputs, _SOME: kept}, replace(layout, target=layout.target & chosen)
+
+    def promptless(self, inputs: Mapping[str, Any], layout: Layout) -> Inputs:
+        """See :meth:`Task.promptless`: prompts are masked, or in a packed batch become segments of their own."""
+        labels = self._labels(inputs)
+        is_target = (labels != IGNORE).long()
+        begun = is_target.cumsum(1)
+        if layout.segment is None:
+            mask = inputs.get("attention_mask")
+            seen = F.pad(begun[:, 1:], (0, 1), value=1) > 0  # from the token before the first target on
+            return {**inputs, "attention_mask": seen.long() if mask is None else mask * seen}
+        positions = inputs["position_ids"]
+        starts = positions == 0
+        # Targets before the segment, carried along it: the running count never falls.
+        before = torch.where(starts, begun - is_target, 0).cummax(1).values
+        first = F.pad(is_target[:, 1:], (0, 1)) * (begun == before) * (1 - is_target)
+        place = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+        restarted = place - torch.where(starts | (first > 0), place, 0).cummax(1).values
+        bounds = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+        return {k: v for k, v in inputs.items() if k not in bounds} | {"position_ids": restarted}
 
     def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.output_log_probs`."""

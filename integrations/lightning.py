@@ -126,6 +126,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
             seed=self.seed,
             progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
         )
+        self.engine.optimizer = trainer.optimizers[0]
         with trainer.precision_plugin.train_step_context():
             if self._saved is None:
                 self.engine.prepare()

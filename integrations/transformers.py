@@ -185,6 +185,7 @@ class GGMICallback(TrainerCallback):
         """Train the shadow, or take back the state of a checkpoint."""
         if self._prepared and state.global_step == 0:
             self.engine = GainEngine(self.trainer.model, **self._settings)
+        self.engine.optimizer = self.trainer.optimizer
         if state.global_step > 0:
             self._load(self._folder(state))
         else:

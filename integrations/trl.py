@@ -36,7 +36,9 @@ class FusedCausalLM(CausalLM):
     """A causal language model that carries TRL's fused head."""
 
     def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-        """See :meth:`Task.log_probs`; no logits are made."""
+        """See :meth:`Task.log_probs`; no logits are made, unless only some positions are wanted."""
+        if "logits_to_keep" in inputs:
+            return super().log_probs(model, inputs)
         return model(**inputs, use_cache=False, fused_lm_head=True).log_probs
 
     def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -95,7 +97,9 @@ class GGMICallback(base.GGMICallback):
             warnings.warn(f"{problem}; ids and gains in the ledger are those of pieces.", stacklevel=4)
 
     def _refuse_liger(self, trainer: Any) -> None:
-        """TRL keeps its own head under Liger, so per-token log-probabilities are there."""
+        """TRL keeps its own head under Liger, so per-token log-probabilities are there; its kernels need a GPU."""
+        if trainer.args.use_liger_kernel and trainer.args.device.type == "cpu":
+            raise ValueError("`use_liger_kernel=True`: Liger's kernels do not run on a CPU. Leave it out there.")
 
     # -- packed data: ids and sources, matched by content ------------------------------------------------------------
 

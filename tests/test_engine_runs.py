@@ -160,8 +160,8 @@ def test_settings_that_mean_nothing_are_refused_by_name(build, settings: dict) -
 def test_gains_that_cannot_change_are_found_once(build, reference: str) -> None:
     data = stream(3)
     loop = build(Reweight(), scorer=LikelihoodScorer(reference), num_samples=12)
-    calls, found = [], loop.engine.scorer.gain
-    loop.engine.scorer.gain = lambda *args: calls.append(0) or found(*args)
+    calls, found = [], loop.engine.scorer.token_gain
+    loop.engine.scorer.token_gain = lambda *args: calls.append(0) or found(*args)
     for epoch in range(3):
         loop.engine.begin_epoch(epoch)
         for batch in data:
@@ -247,7 +247,7 @@ def test_a_resumed_run_remembers_the_gains_that_it_had_found(build) -> None:
     for batch in stream(4)[2:]:
         resumed.step(batch)
     assert resumed.engine._cache.complete()
-    assert torch.equal(resumed.engine._cache.gain, loop.engine._cache.gain)
+    assert torch.equal(resumed.engine._cache.values, loop.engine._cache.values)
 
 
 @pytest.mark.parametrize("make", [LikelihoodScorer, lambda: GradientScorer(every=50)], ids=["likelihood", "gradient"])

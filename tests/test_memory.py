@@ -127,9 +127,11 @@ def test_an_empty_prompt_ring_has_no_pairs() -> None:
 
 def test_gains_are_known_by_sample_id_once_they_were_put() -> None:
     cache = GainCache(4, torch.device("cpu"))
-    cache.put(torch.tensor([2, 0]), torch.tensor([1.5, float("nan")]))
+    cache.put(torch.tensor([2, 0]), torch.tensor([1.5, float("nan")]), torch.tensor([0.1, float("nan")]))
     assert not cache.complete()
-    cache.put(torch.tensor([3, 1]), torch.tensor([-1.0, 0.0]))
+    cache.put(torch.tensor([3, 1]), torch.tensor([-1.0, 0.0]), torch.tensor([0.2, 0.3]))
     assert cache.complete()
-    assert cache.gain[[1, 2, 3]].tolist() == [0.0, 1.5, -1.0]
-    assert cache.gain[0].isnan()  # a sample without targets has no gain, and that is known too
+    gain, noise = cache.get(torch.tensor([1, 2, 3, 0]))
+    assert gain[:3].tolist() == [0.0, 1.5, -1.0]
+    assert torch.equal(noise[:3], torch.tensor([0.3, 0.1, 0.2]))
+    assert gain[3].isnan()  # a sample without targets has no gain, and that is known too

@@ -1,8 +1,19 @@
-"""Gain of the samples in a live batch: three estimators of one number."""
+"""Gain of the samples in a live batch: three estimators of one number, and what their prompts say about them."""
 
-from ggmi_callbacks.scorers._base import Scorer
+from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
+from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 from ggmi_callbacks.scorers.shadow import Shadow, train_shadow
 
-__all__ = ["GradientScorer", "LikelihoodScorer", "LookaheadScorer", "Scorer", "Shadow", "train_shadow"]
+__all__ = [
+    "GradientScorer",
+    "LikelihoodScorer",
+    "LookaheadScorer",
+    "PromptInformationScorer",
+    "Score",
+    "Scorer",
+    "Shadow",
+    "TokenScorer",
+    "train_shadow",
+]

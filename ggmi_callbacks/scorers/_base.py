@@ -1,11 +1,12 @@
-"""What a scorer is: gain of the samples in a live batch."""
+"""What a scorer is: gain of the samples in a live batch, and how sure it is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ggmi_callbacks.probe import Probe
@@ -13,6 +14,13 @@ from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 Normalize = Literal["token"] | None
+
+
+class Score(NamedTuple):
+    """Gain of each sample and its standard error, nats, [n] each."""
+
+    gain: Tensor
+    noise: Tensor
 
 
 class Scorer(ABC):
@@ -35,20 +43,36 @@ class Scorer(ABC):
             raise ValueError(f"`normalize` must be None or 'token', got {normalize!r}.")
         self.normalize = normalize
 
+    def shadow_parameters(self, probe: Probe) -> list[str] | None:
+        """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""
+        return None
+
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:  # noqa: B027
         """Do once, before the first training step, what can be done once; forget any earlier run."""
 
-    def refresh(self, step: int) -> None:  # noqa: B027
-        """Called before the first scored batch of each optimiser step ``step``."""
+    def refresh(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:  # noqa: B027
+        """Called before the first scored batch of each optimiser step ``step``, with the optimiser if it is known."""
 
     @abstractmethod
     def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
         """Gain of each sample of a batch in nats, [n]; evaluates, never trains."""
 
-    def __call__(self, inputs: Inputs, layout: Layout) -> Tensor:
-        """Return :meth:`gain`, normalised as asked."""
+    def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
+        """:meth:`gain` with its standard error; zero for a scorer that knows none."""
         gain = self.gain(inputs, layout)
-        return gain / layout.tokens.clamp_min(1) if self.normalize == "token" else gain
+        return Score(gain, torch.zeros_like(gain))
+
+    def score(self, inputs: Inputs, layout: Layout) -> Score:
+        """Return :meth:`noisy_gain`, normalised as asked."""
+        score = self.noisy_gain(inputs, layout)
+        if self.normalize is None:
+            return score
+        tokens = layout.tokens.clamp_min(1)
+        return Score(score.gain / tokens, score.noise / tokens)
+
+    def __call__(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """Return the gain alone, normalised as asked, [n]."""
+        return self.score(inputs, layout).gain
 
     def state_dict(self) -> dict[str, Any]:
         """What a restart cannot compute again."""
@@ -56,3 +80,36 @@ class Scorer(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take back what :meth:`state_dict` gave, after :meth:`prepare`."""
+
+
+class TokenScorer(Scorer):
+    """A scorer whose gain is a sum over targets, gain(z) = sum_t g_t, so that their spread tells its noise.
+
+    The targets are taken for a draw of T from the kind of text that z is:
+
+        noise(z) = sqrt( T / (T - 1) sum_t (g_t - mean g)^2 )        nats; zero for a single target
+
+    """
+
+    @abstractmethod
+    def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
+        """g_t of each target [B, T'], zero elsewhere, and the layout of the targets that were scored.
+
+        That is ``layout`` itself if all were; if some were left out, the sum is scaled up to all.
+        """
+
+    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """See :meth:`Scorer.gain`."""
+        return self.noisy_gain(inputs, layout).gain
+
+    def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
+        """See :meth:`Scorer.noisy_gain`; NaN for a sample of which no target was scored."""
+        values, scored = self.token_gain(inputs, layout)
+        count, total = scored.tokens, scored.total(values)
+        mean = total / count.clamp_min(1)
+        squares = scored.total((values - scored.spread(mean)).square() * scored.target)
+        noise = (squares * count / (count - 1).clamp_min(1)).sqrt()
+        if scored is layout:
+            return Score(total, noise)
+        scale = layout.tokens / count  # NaN or infinite where there is nothing to scale
+        return Score(total * scale, noise * scale)

@@ -7,12 +7,16 @@ The inner product is a directional derivative, so no per-sample gradient is ever
 exactly by forward-mode differentiation (dual numbers through one forward); :class:`LookaheadScorer` by a finite
 difference, for models with kernels that have no forward mode. Both share :class:`AnchorGradient`.
 
+With ``optimizer_aware=True`` the inner product is Adam's, lr <g_A, P grad log p(z)> with P = 1 / (sqrt(v) + eps), v the
+optimiser's bias-corrected second moments: what a sample teaches by the step that will really be taken.
+
 Cost: the anchors' gradient (a backward over at most ``anchor_batches`` batches every ``every`` steps), then about two
 forwards a batch. Limits: first order only, and noisy once the anchors are learned.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +26,12 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ggmi_callbacks.probe import Parameters, Probe
-from ggmi_callbacks.scorers._base import Normalize, Scorer
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 
-class AnchorGradient(Scorer):
+class AnchorGradient(TokenScorer):
     """Shared by the scorers that move along the anchors' gradient g_A.
 
     Args:
@@ -35,6 +39,8 @@ class AnchorGradient(Scorer):
         layers: only the last so many linear layers, in module order (the head is the last); ``None`` for all.
         every: optimiser steps between two computations of g_A.
         anchor_batches: at most so many batches of anchors each time, in turn; their gradient is scaled up to all.
+        optimizer_aware: measure in the geometry of the run's Adam. Before its first update there is none, and
+            samples are not scored.
         normalize: see :class:`Scorer`.
 
     """
@@ -45,6 +51,7 @@ class AnchorGradient(Scorer):
         layers: int | None = None,
         every: int = 20,
         anchor_batches: int = 4,
+        optimizer_aware: bool = False,
         normalize: Normalize = None,
     ) -> None:
         super().__init__(normalize)
@@ -55,6 +62,7 @@ class AnchorGradient(Scorer):
             raise ValueError(f"`learning_rate` must be positive, got {learning_rate}.")
         self.learning_rate, self.layers = learning_rate, layers
         self.every, self.anchor_batches = every, anchor_batches
+        self.optimizer_aware = optimizer_aware
         self._direction: Parameters = {}
         self._computed_at: int | None = None
         self._turn = 0
@@ -63,17 +71,36 @@ class AnchorGradient(Scorer):
         """Choose the parameters and keep the anchors."""
         self._probe, self._anchors = probe, anchors
         self._names = linear_weights(probe.model, self.layers)
-        self._computed_at, self._turn = None, 0
+        self._direction, self._computed_at, self._turn = {}, None, 0
 
-    def refresh(self, step: int) -> None:
-        """Compute g_A anew if it is older than ``every`` steps."""
+    def refresh(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Compute g_A anew if it is older than ``every`` steps.
+
+        Raises:
+            ValueError: if the optimiser is asked for and is not there, or keeps no second moments.
+
+        """
         if self._computed_at is not None and step - self._computed_at < self.every:
+            return
+        scales = second_moment_scales(self._probe, self._names, optimizer) if self.optimizer_aware else {}
+        if scales is None:
             return
         count = min(self.anchor_batches, len(self._anchors))
         chosen = [self._anchors[(self._turn + i) % len(self._anchors)] for i in range(count)]
         self._turn = (self._turn + count) % len(self._anchors)
-        self._direction = log_likelihood_gradient(self._probe, chosen, self._names, len(self._anchors) / count)
+        gradient = log_likelihood_gradient(self._probe, chosen, self._names, len(self._anchors) / count)
+        self._direction = {k: (g * scales[k]).to(g.dtype) if k in scales else g for k, g in gradient.items()}
         self._computed_at = step
+
+    def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
+        """See :meth:`TokenScorer.token_gain`."""
+        if not self._direction:
+            return torch.full_like(layout.target, float("nan"), dtype=torch.float32), layout
+        return self.learning_rate * self.slope(inputs), layout
+
+    @abstractmethod
+    def slope(self, inputs: Inputs) -> Tensor:
+        """Change of log p of each target along g_A, [B, T']."""
 
     def state_dict(self) -> dict[str, Any]:
         """The direction and its age."""
@@ -88,8 +115,8 @@ class AnchorGradient(Scorer):
 class GradientScorer(AnchorGradient):
     """gain(z) = lr <grad log p(A), grad log p(z)>, exact in the chosen layers, by forward-mode differentiation."""
 
-    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
-        """See :meth:`Scorer.gain`."""
+    def slope(self, inputs: Inputs) -> Tensor:
+        """See :meth:`AnchorGradient.slope`."""
         probe = self._probe
         trainable = probe.trainable
         # Fused attention kernels have no forward mode; the plain one has.
@@ -102,8 +129,7 @@ class GradientScorer(AnchorGradient):
                     f"{type(probe.model).__name__} runs an operation without forward-mode differentiation "
                     f"({str(error).splitlines()[0]}): use `LookaheadScorer`, which needs none."
                 ) from error
-            slope = forward_ad.unpack_dual(log_probs).tangent
-            return self.learning_rate * layout.total(slope)
+            return forward_ad.unpack_dual(log_probs).tangent
 
 
 class LookaheadScorer(AnchorGradient):
@@ -127,14 +153,14 @@ class LookaheadScorer(AnchorGradient):
         self.relative_step = relative_step
 
     @torch.no_grad()
-    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
-        """See :meth:`Scorer.gain`."""
+    def slope(self, inputs: Inputs) -> Tensor:
+        """See :meth:`AnchorGradient.slope`."""
         trainable = self._probe.trainable
         chosen = {k: trainable[k].detach() for k in self._direction}
         step = self.relative_step * _norm(chosen) / _norm(self._direction).clamp_min(1e-30)  # e
         ahead = {k: p + (step * self._direction[k]).to(p.dtype) for k, p in chosen.items()}
-        gained = self._probe.nll(inputs, layout) - self._probe.nll(inputs, layout, ahead)
-        return self.learning_rate * gained / step
+        with self._probe.quiet():
+            return (self._probe.log_probs(inputs, ahead) - self._probe.log_probs(inputs)) / step
 
 
 def linear_weights(model: nn.Module, last: int | None = None) -> list[str]:
@@ -160,6 +186,38 @@ def log_likelihood_gradient(
         for sum_, grad in zip(total.values(), grads, strict=True):
             sum_.add_(grad, alpha=scale)
     return {k: g.to(leaves[k].dtype) for k, g in total.items()}
+
+
+def second_moment_scales(
+    probe: Probe, names: Sequence[str], optimizer: torch.optim.Optimizer | None
+) -> Parameters | None:
+    """1 / (sqrt(v) + eps) for the parameters ``names``, v Adam's bias-corrected second moments; None before any update.
+
+    Raises:
+        ValueError: if there is no optimiser, or it keeps no second moments.
+
+    """
+    if optimizer is None:
+        raise ValueError(
+            "`optimizer_aware=True` needs the run's optimiser: set `engine.optimizer`, or use one of the callbacks."
+        )
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    scales: Parameters = {}
+    for name in names:
+        parameter = probe.trainable[name]
+        state = optimizer.state.get(parameter)
+        if not state:
+            return None
+        if "exp_avg_sq" not in state:
+            raise ValueError(
+                f"`optimizer_aware=True` needs Adam's second moments, and {type(optimizer).__name__} keeps "
+                f"{sorted(state)}: use Adam or AdamW, or `optimizer_aware=False`."
+            )
+        group = groups[id(parameter)]
+        correction = 1 - group["betas"][1] ** torch.as_tensor(state["step"], dtype=torch.float32)
+        second = state["exp_avg_sq"].float() / correction.to(parameter.device)
+        scales[name] = 1 / (second.sqrt() + group["eps"])
+    return scales
 
 
 def _norm(tensors: Parameters) -> Tensor:

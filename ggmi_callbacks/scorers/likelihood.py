@@ -2,51 +2,102 @@
 
     gain(z) = nll_W(z) - nll_W'(z)        (nats; W' has seen the anchors)
 
-Cost: one forward without gradient for W' and one for W. Sees: whether a sample is what the anchors would make
-likelier. Blind to: what the shadow is too small to judge (a wrong figure in a right-looking solution).
+Cost: one forward without gradient for W' and one for W; less with ``layers``, ``stride`` and ``dtype``. Sees: whether
+a sample is what the anchors would make likelier. Blind to: what the shadow is too small to judge (a wrong figure in a
+right-looking solution).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from ggmi_callbacks.probe import Parameters, Probe
-from ggmi_callbacks.scorers._base import Normalize, Scorer
+from ggmi_callbacks.probe import Parameters, Probe, blocks, shared_trunk
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 
-class LikelihoodScorer(Scorer):
+class LikelihoodScorer(TokenScorer):
     """gain(z) = nll_W(z) - nll_W'(z), with a shadow W' that saw the anchors (:class:`Shadow`).
 
     Args:
         reference: which W. ``"initial"``, the weights before training (the default): both terms are fixed, a
             sample's gain does not drift as the model learns the synthetic data. ``"current"``, the live weights: what
             the anchors could *still* teach; after some epochs it says more about W than about z.
+        layers: the shadow trains only the last so many blocks (and not the embeddings); the blocks below them run
+            once for both terms. ``None`` for all. Needs ``reference="initial"``.
+        stride: score every so many-th position only, scaled up: the head, in a model with a large vocabulary a good
+            part of a forward, runs on those alone.
+        dtype: autocast the scoring forwards to it, for example ``torch.bfloat16`` beside training in float32.
         normalize: see :class:`Scorer`.
 
     """
 
-    def __init__(self, reference: Literal["initial", "current"] = "initial", normalize: Normalize = None) -> None:
+    def __init__(
+        self,
+        reference: Literal["initial", "current"] = "initial",
+        layers: int | None = None,
+        stride: int = 1,
+        dtype: torch.dtype | None = None,
+        normalize: Normalize = None,
+    ) -> None:
         super().__init__(normalize)
         if reference not in ("initial", "current"):
             raise ValueError(f"`reference` must be 'initial' or 'current', got {reference!r}.")
-        self.reference = reference
+        for name, value in (("layers", layers), ("stride", stride)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if layers is not None and reference == "current":
+            raise ValueError("`layers` shares the blocks below them between two fixed models: use reference='initial'.")
+        self.reference, self.layers, self.stride, self.dtype = reference, layers, stride, dtype
         self.static = reference == "initial"
         self._initial: Parameters | None = None
+
+    def shadow_parameters(self, probe: Probe) -> list[str] | None:
+        """Those of the last ``layers`` blocks."""
+        if self.layers is None:
+            return None
+        tail = {id(p) for block in self._split(probe)[1] for p in block.parameters()}
+        names = [name for name, p in probe.trainable.items() if id(p) in tail]
+        if not names:
+            raise ValueError(f"`layers={self.layers}`: the last blocks have no trainable parameters.")
+        return names
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Keep the shadow and, if they are the reference, the initial weights."""
         self._probe, self._shadow = probe, shadow.parameters
         self._initial = probe.snapshot() if self.reference == "initial" else None
 
-    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
-        """See :meth:`Scorer.gain`."""
-        without = self._probe.nll(inputs, layout, self._initial)
-        return without - self._probe.nll(inputs, layout, self._shadow)
+    @torch.no_grad()
+    def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
+        """See :meth:`TokenScorer.token_gain`."""
+        probe = self._probe
+        if self.stride > 1:
+            inputs, layout = probe.task.thin(inputs, layout, self.stride)
+        device = layout.target.device.type
+        with probe.quiet(), nullcontext() if self.dtype is None else torch.autocast(device, self.dtype):
+            if self.layers is None:
+                without, given = (probe.log_probs(inputs, weights) for weights in (self._initial, self._shadow))
+            else:
+                trunk, tail = self._split(probe)
+                with shared_trunk(trunk, tail[0]) as replay:
+                    without = probe.log_probs(inputs, self._initial)
+                    replay()
+                    given = probe.log_probs(inputs, {**(self._initial or {}), **self._shadow})
+        return given - without, layout
+
+    def _split(self, probe: Probe) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
+        """Blocks below the last ``layers`` ones, and those."""
+        found = blocks(probe.model)
+        assert self.layers is not None
+        if self.layers > len(found):
+            raise ValueError(f"`layers={self.layers}` is more than the model's {len(found)} blocks.")
+        return found[: -self.layers], found[-self.layers :]
 
     def state_dict(self) -> dict[str, Any]:
         """The initial weights."""

@@ -53,6 +53,7 @@ def train_shadow(
     anchors: Sequence[Inputs],
     *,
     learning_rate: float,
+    names: Sequence[str] | None = None,
     epochs: int = 3,
     heldout: float = 0.25,
     seed: int = 0,
@@ -69,6 +70,7 @@ def train_shadow(
         probe: the model to start from.
         anchors: batches of model inputs; at least two, of which a share is held out.
         learning_rate: of AdamW, without decay.
+        names: of the parameters to train; all of :attr:`Probe.trainable` by default.
         epochs: at most so many passes.
         heldout: share of the batches held out, at least one.
         seed: of the order of the batches.
@@ -94,7 +96,7 @@ def train_shadow(
         with tqdm(
             total=epochs * len(fit), desc=f"GGMI shadow, lr {rate:.0e}", disable=not progress, leave=False
         ) as bar:
-            shadow = _attempt(probe, fit, held, rate, epochs, bar)
+            shadow = _attempt(probe, names or list(probe.trainable), fit, held, rate, epochs, bar)
         if shadow.improved:
             break
     shadow.seconds = time.perf_counter() - start
@@ -102,11 +104,18 @@ def train_shadow(
 
 
 def _attempt(
-    probe: Probe, fit: Sequence[Inputs], held: Sequence[Inputs], learning_rate: float, epochs: int, bar: tqdm
+    probe: Probe,
+    names: Sequence[str],
+    fit: Sequence[Inputs],
+    held: Sequence[Inputs],
+    learning_rate: float,
+    epochs: int,
+    bar: tqdm,
 ) -> Shadow:
     """One run of ``epochs`` over ``fit``, of which the best parameters on ``held`` are kept."""
-    master = {k: p.float().requires_grad_() for k, p in probe.snapshot().items()}
-    dtypes = {k: p.dtype for k, p in probe.trainable.items()}
+    trainable = probe.trainable
+    master = {k: trainable[k].detach().float().clone().requires_grad_() for k in names}
+    dtypes = {k: trainable[k].dtype for k in names}
     optimiser = torch.optim.AdamW(list(master.values()), lr=learning_rate, weight_decay=0.0)
 
     def cast() -> Parameters:

@@ -126,6 +126,13 @@ def test_liger_is_refused_by_name_where_it_fuses_the_loss(make_trainer):
         hf.GGMICallback(trainer, anchors=trainer.train_dataset.select(range(4)))
 
 
+def test_liger_is_refused_by_name_on_a_cpu(make_trainer):
+    trainer, _ = make_trainer("sft")
+    trainer.args.use_liger_kernel = True
+    with pytest.raises(ValueError, match="Liger's kernels do not run on a CPU"):
+        trl.GGMICallback(trainer, anchors=trainer.train_dataset.select(range(4)))
+
+
 @pytest.mark.parametrize("extra", ["trl", "transformers"])
 def test_a_missing_trainer_names_its_extra(extra):
     # torchmetrics itself looks for transformers, so it goes missing after the core has been imported

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ggmi_callbacks import Filter, GradientScorer, LookaheadScorer, Monitor, Reweight
+from ggmi_callbacks import (
+    Filter,
+    GradientScorer,
+    LikelihoodScorer,
+    LookaheadScorer,
+    Monitor,
+    PromptInformationScorer,
+    Reweight,
+)
 
 from .conftest import losses, weights
 from .test_hugging_face import BOTH, Fixed, gradients_of_first_step
@@ -137,6 +145,35 @@ def test_gradient_scorers_run_in_every_setup(kind, scorer, setup, make_trainer, 
     gains = torch.tensor(callback.ledger.table["gain"].to_pylist())
     assert gains.isfinite().all()
     assert gains.std() > 0
+
+
+CHEAP = {"layers": 1, "stride": 2, "dtype": torch.bfloat16}
+OTHERS = {
+    "cheap": lambda: LikelihoodScorer(**CHEAP),
+    "prompt": PromptInformationScorer,
+    "adam": lambda: GradientScorer(optimizer_aware=True, every=1),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("scorer", OTHERS)
+@pytest.mark.parametrize("setup", ["lora", "tied", "bf16", "checkpointing", "packed"])
+def test_cheap_and_other_scorers_run_in_every_setup(kind, scorer, setup, make_trainer, make_model, tokenizer):
+    if (kind, setup) == ("trainer", "packed"):
+        pytest.skip("Trainer does not pack")
+    packed = ({"packing": True, "max_length": 64}, lambda make, tok: make())
+    args, build = packed if setup == "packed" else SETUPS[setup]
+    trainer, callback = make_trainer(
+        kind, Filter(), model=build(make_model, tokenizer), callback={"scorer": OTHERS[scorer]()}, max_steps=3, **args
+    )
+    trainer.train()
+    table = callback.ledger.table.to_pylist()
+    first = {row["id"] for row in table if row["step"] == 0}
+    gains = torch.tensor([row["gain"] for row in table if scorer != "adam" or row["id"] not in first])
+    assert gains.isfinite().all()
+    assert gains.std() > 0
+    if scorer == "adam":
+        assert all(row["gain"] is None for row in table if row["step"] == 0)  # no second moments yet
 
 
 @BOTH

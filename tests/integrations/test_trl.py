@@ -161,6 +161,34 @@ def test_masked_completion_only_and_full_loss(policy, make_trainer):
         assert len(callback.ledger) == 8
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_assistant_only_loss_scores_and_weighs_the_assistants_turns(packing, make_trainer, tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {% if m['role'] == 'assistant' %}{% generation %}"
+        "{{ m['content'] }} {{ eos_token }}{% endgeneration %}{% else %}{{ m['content'] }} {% endif %}{% endfor %}"
+    )
+
+    def chat(row):
+        answer = {"role": "assistant", "content": row["completion"].strip()}
+        return {"messages": [{"role": "user", "content": row["prompt"]}, answer]}
+
+    data, human = (Dataset.from_list([chat(row) for row in sums(n, seed=n, bad=False)]) for n in (16, 6))
+    args = {"assistant_only_loss": True, "max_grad_norm": 0, "max_steps": 1, **(PACKED if packing else {})}
+    given = {"anchors": human, **({"train_dataset": data} if packing else {})}
+
+    def make(policy):
+        return make_trainer("sft", policy, train=data, callback=given, **args)
+
+    parts = [gradients_of_first_step(make(Fixed(*w))[0]) for w in ((1.0, 0.0), (0.0, 1.0))]
+    trainer, callback = make(Monitor())
+    plain = gradients_of_first_step(trainer)
+    assert (sum(parts) - plain).norm() <= 1e-6 * plain.norm() < parts[0].norm()
+    layouts = [callback.engine.probe.task.layout(batch) for batch in callback.engine.anchors]
+    answers = [len(tokenizer(row["completion"])["input_ids"]) + 1 for row in sums(6, seed=6, bad=False)]
+    assert torch.cat([layout.tokens for layout in layouts]).tolist() == answers
+    tokenizer.chat_template = None
+
+
 def test_monitor_is_bit_equal_under_packing(make_trainer, synthetic):
     plain, _ = make_trainer("sft", **PACKED)
     plain.train()

@@ -285,3 +285,46 @@ def test_arguments_that_mean_nothing_are_refused_by_name(make: type[Scorer], arg
 def test_a_step_of_no_length_is_refused(step: float) -> None:
     with pytest.raises(ValueError, match="`relative_step`"):
         LookaheadScorer(step)
+
+
+@pytest.mark.parametrize("scorer", [GradientScorer, LookaheadScorer])
+def test_optimizer_aware_gain_is_the_inner_product_in_the_geometry_of_adam(build, scorer) -> None:
+    probe = build()
+    names = linear_weights(probe.model)
+    optimizer = torch.optim.AdamW(probe.model.parameters(), lr=1e-3)
+    aware = scorer(learning_rate=LR, optimizer_aware=True)
+    aware.prepare(probe, ANCHORS, NO_SHADOW)
+    aware.refresh(0, optimizer)
+    assert aware(BATCH, LAYOUT).isnan().all()  # no second moments yet
+    for _ in range(2):
+        log_p(probe, BATCH).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    aware.refresh(0, optimizer)
+    scale = {}
+    for name in names:
+        state = optimizer.state[probe.trainable[name]]
+        scale[name] = 1 / ((state["exp_avg_sq"] / (1 - 0.999**2)).sqrt() + 1e-8)
+    anchors = exact_gradient(probe, ANCHORS, names)
+    each = [exact_gradient(probe, [padded([sample])], names) for sample in SAMPLES]
+    scaled = {name: anchors[name] * scale[name] for name in names}
+    exact = LR * torch.tensor([dot(scaled, gradient) for gradient in each], dtype=torch.float64)
+    plain = LR * torch.tensor([dot(anchors, gradient) for gradient in each], dtype=torch.float64)
+    found = aware(BATCH, LAYOUT)
+    assert correlation(found, exact) >= 0.999
+    assert correlation(plain, exact) < 0.999  # the geometry matters here
+    if scorer is GradientScorer:
+        assert torch.allclose(found.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
+
+
+def test_optimizer_awareness_without_second_moments_is_refused_by_name(build) -> None:
+    probe = build()
+    scorer = GradientScorer(optimizer_aware=True)
+    scorer.prepare(probe, ANCHORS, NO_SHADOW)
+    with pytest.raises(ValueError, match=r"set `engine\.optimizer`"):
+        scorer.refresh(0, None)
+    optimizer = torch.optim.SGD(probe.model.parameters(), lr=1e-3, momentum=0.9)
+    log_p(probe, BATCH).sum().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match=r"SGD keeps .*momentum_buffer"):
+        scorer.refresh(0, optimizer)

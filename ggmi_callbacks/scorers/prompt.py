@@ -1,0 +1,57 @@
+"""What a sample's prompt says about its answer.
+
+    information(z) = log p(y | p) - log p(y)        z = (p, y); nats; pointwise I(p; y)
+
+p(y) is the same model's, which sees nothing of the prompt but its last token, the one that starts the answer. The mean
+over samples of that model is I(p; y) plus a divergence: an upper bound.
+
+Cost: two forwards without gradient. Sees: an answer to another question. Blind to: whether the answer is right, and to
+prompts that say nothing in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ggmi_callbacks.probe import Parameters, Probe
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer
+from ggmi_callbacks.scorers.shadow import Shadow
+from ggmi_callbacks.tasks import Inputs, Layout
+
+
+class PromptInformationScorer(TokenScorer):
+    """information(z) = log p_W(y | p) - log p_W(y), what a sample's prompt p tells about its answer y, in nats.
+
+    A sample without a prompt has none: zero.
+
+    Args:
+        reference: which W: the ``"shadow"``, which knows the form of the anchors (the default), or the ``"current"``
+            weights.
+        normalize: see :class:`Scorer`.
+
+    """
+
+    def __init__(self, reference: Literal["shadow", "current"] = "shadow", normalize: Normalize = None) -> None:
+        super().__init__(normalize)
+        if reference not in ("shadow", "current"):
+            raise ValueError(f"`reference` must be 'shadow' or 'current', got {reference!r}.")
+        self.reference = reference
+        self.static = reference == "shadow"
+
+    def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
+        """Keep the shadow."""
+        self._probe = probe
+        self._weights: Parameters | None = shadow.parameters if self.reference == "shadow" else None
+
+    @torch.no_grad()
+    def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
+        """See :meth:`TokenScorer.token_gain`."""
+        probe = self._probe
+        alone = probe.task.promptless(inputs, layout)
+        with probe.quiet():
+            given, without = (probe.log_probs(batch, self._weights) for batch in (inputs, alone))
+        return given - without, layout
