@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ggmi_callbacks.sample_loss import SampleLoss
     from ggmi_callbacks.samples import CarryIds, Numbered
     from ggmi_callbacks.scorers import (
+        DistinctScorer,
         GradientScorer,
+        JointScorer,
         LikelihoodScorer,
         LookaheadScorer,
         PromptInformationScorer,
@@ -53,7 +55,9 @@ _NAMES = {
     "sample_loss": ["SampleLoss"],
     "samples": ["CarryIds", "Numbered"],
     "scorers": [
+        "DistinctScorer",
         "GradientScorer",
+        "JointScorer",
         "LikelihoodScorer",
         "LookaheadScorer",
         "PromptInformationScorer",

@@ -32,6 +32,7 @@ from ggmi_callbacks.samples import check_anchors, to_device
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
+_LOOKS = 0.01  # share of step time for looks back in a run without a budget
 _ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
 
 
@@ -262,7 +263,7 @@ class GainEngine:
         self.budget.settle()
         self._flush()
         self._look_waits = not self.budget.allows("probe")
-        if not self._look_waits:
+        if not self._look_waits and (self.overhead is not None or self.budget.within("probe", _LOOKS)):
             with self.budget.spend("probe"):
                 self.recorder.look_back()
         with self.budget.spend("window"):

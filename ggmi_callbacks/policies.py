@@ -104,14 +104,16 @@ class Filter(Policy):
     """Trains on the samples whose gain is high enough and skips the rest before the forward.
 
     Args:
-        threshold: keep gain > threshold, in the scorer's unit (nats per sample by default). Zero if neither argument
-            is given: keep what the anchors make likelier.
+        threshold: keep gain - margin x noise > threshold, in the scorer's unit (nats per sample by default). Zero if
+            neither this nor ``keep`` is given: keep what the anchors make likelier, beyond doubt.
         keep: keep about this share instead, (0, 1]: the threshold is a quantile of the last ``window`` gains of the
             stream. For plentiful data: on a small pool, throwing data away costs what the bad data cost.
         window: length of that memory.
+        margin: how many standard errors of its own a gain has to stand above ``threshold``.
 
     Raises:
-        ValueError: if both ``threshold`` and ``keep`` are given, ``threshold`` is NaN or ``keep`` is outside (0, 1].
+        ValueError: if both ``threshold`` and ``keep`` are given, ``threshold`` is NaN, ``keep`` is outside (0, 1] or
+            ``margin`` is negative.
 
     Example:
         >>> import torch
@@ -122,7 +124,9 @@ class Filter(Policy):
 
     drops = True
 
-    def __init__(self, threshold: float | None = None, keep: float | None = None, window: int = 4096) -> None:
+    def __init__(
+        self, threshold: float | None = None, keep: float | None = None, window: int = 4096, margin: float = 1.0
+    ) -> None:
         super().__init__()
         if threshold is not None and keep is not None:
             raise ValueError(f"give `threshold` or `keep`, not both (got {threshold} and {keep}).")
@@ -130,11 +134,15 @@ class Filter(Policy):
             raise ValueError(f"`keep` must be a share in (0, 1], got {keep}.")
         if threshold is not None and threshold != threshold:
             raise ValueError("`threshold` must be a number, got NaN, which no gain exceeds.")
+        if not margin >= 0:
+            raise ValueError(f"`margin` must not be negative, got {margin}.")
         if window < 2:
             raise ValueError(f"`window` must be at least 2, got {window}.")
         self.threshold = 0.0 if threshold is None and keep is None else threshold
         self.keep = keep
         self.window = window
+        if keep is None:
+            self.margin = margin
 
     def update(self, gain: Tensor) -> None:
         """Put the scored gains into the ring of the last ``window`` ones, without waiting for the device."""

@@ -1,13 +1,17 @@
 """Gain of the samples in a live batch: three estimators of one number, and what their prompts say about them."""
 
 from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
+from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
+from ggmi_callbacks.scorers.joint import JointScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 from ggmi_callbacks.scorers.shadow import Shadow, train_shadow
 
 __all__ = [
+    "DistinctScorer",
     "GradientScorer",
+    "JointScorer",
     "LikelihoodScorer",
     "LookaheadScorer",
     "PromptInformationScorer",

@@ -37,6 +37,8 @@ class Shadow:
     heldout_nll: list[float]
     """Mean code length of the held-out anchors before training and after each epoch, nats per sample."""
     seconds: float
+    heldout: list[int]
+    """Which batches of anchors were held out."""
 
     @property
     def improved(self) -> bool:
@@ -99,7 +101,7 @@ def train_shadow(
             shadow = _attempt(probe, names or list(probe.trainable), fit, held, rate, epochs, bar)
         if shadow.improved:
             break
-    shadow.seconds = time.perf_counter() - start
+    shadow.seconds, shadow.heldout = time.perf_counter() - start, order[:split]
     return shadow
 
 
@@ -146,6 +148,7 @@ def _attempt(
         learning_rate=learning_rate,
         heldout_nll=history,
         seconds=0.0,
+        heldout=[],
     )
 
 

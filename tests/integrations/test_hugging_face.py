@@ -190,8 +190,8 @@ def test_resumed_run_is_bit_equal_to_one_never_stopped(kind, make_trainer, tmp_p
 def test_later_epochs_remember_the_gains_of_the_first(kind, make_trainer):
     trainer, callback = make_trainer(kind, Filter(keep=0.5), num_train_epochs=3)
     scored = []
-    score = callback.engine.scorer.gain
-    callback.engine.scorer.gain = lambda inputs, layout: scored.append(layout.n) or score(inputs, layout)
+    score = callback.engine.scorer.token_gain
+    callback.engine.scorer.token_gain = lambda inputs, layout: scored.append(layout.n) or score(inputs, layout)
     trainer.train()
     assert sum(scored) == 32
     gains = {}

@@ -8,6 +8,7 @@ import torch
 from ggmi_callbacks import (
     Filter,
     GradientScorer,
+    JointScorer,
     LikelihoodScorer,
     LookaheadScorer,
     Monitor,
@@ -151,6 +152,7 @@ CHEAP = {"layers": 1, "stride": 2, "dtype": torch.bfloat16}
 OTHERS = {
     "cheap": lambda: LikelihoodScorer(**CHEAP),
     "prompt": PromptInformationScorer,
+    "joint": JointScorer,
     "adam": lambda: GradientScorer(optimizer_aware=True, every=1),
 }
 

@@ -1,0 +1,94 @@
+"""A sample has to pass on every count.
+
+    gain(z) = tolerance + min_k ( s_k(z) - median s_k(A) ) / spread s_k(A)        in spreads of the anchors
+
+Scores s_k of unlike kinds (faithful to the anchors, relevant to its prompt, not repeating itself) are put on one scale
+by those anchors that the shadow has not seen: how far below a typical real sample is z, where it is worst? A sum would
+let one virtue pay for another vice; the minimum does not. Positive is within ``tolerance`` of typical on every count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.scorers._base import Score, Scorer
+from ggmi_callbacks.scorers.distinct import DistinctScorer
+from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
+from ggmi_callbacks.scorers.prompt import PromptInformationScorer
+from ggmi_callbacks.scorers.shadow import Shadow
+from ggmi_callbacks.tasks import Inputs, Layout
+
+_LEAST_SPREAD = 0.05  # nats (per token, for scores that are): where all anchors agree, differences below do not count
+
+
+class JointScorer(Scorer):
+    """The least of several scores, each in spreads (1.48 x median absolute deviation) of the held-out anchors.
+
+    Args:
+        scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain and prompt
+            information, both per token, and the share of distinct 4-grams.
+        tolerance: how many spreads below the median anchor still count as a gain.
+
+    Raises:
+        ValueError: if there are no scorers, or one that changes with the weights: its scale would be stale at once.
+
+    """
+
+    static = True
+
+    def __init__(self, scorers: Sequence[Scorer] | None = None, tolerance: float = 2.0) -> None:
+        super().__init__()
+        if scorers is None:
+            scorers = (
+                LikelihoodScorer(normalize="token"),
+                PromptInformationScorer(normalize="token"),
+                DistinctScorer(),
+            )
+        if not scorers:
+            raise ValueError("`scorers` must name at least one.")
+        if live := [type(s).__name__ for s in scorers if not s.static]:
+            raise ValueError(f"`scorers` must be static, and {', '.join(live)} change with the weights.")
+        self.scorers, self.tolerance = tuple(scorers), tolerance
+        self._center = self._spread = torch.empty(0)
+
+    def shadow_parameters(self, probe: Probe) -> list[str] | None:
+        """Those that the first scorer to restrict them asks for."""
+        return next((names for s in self.scorers if (names := s.shadow_parameters(probe)) is not None), None)
+
+    def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
+        """Prepare every scorer, and find the scale on the anchors that the shadow held out."""
+        for scorer in self.scorers:
+            scorer.prepare(probe, anchors, shadow)
+        held = [anchors[i] for i in shadow.heldout]
+        layouts = [probe.task.layout(batch) for batch in held]
+        scores = [torch.stack([s(b, y) for s in self.scorers]) for b, y in zip(held, layouts, strict=True)]
+        found = torch.cat(scores, 1)  # [scorers, held-out anchors]
+        self._center = found.median(1, keepdim=True).values
+        deviation = (found - self._center).abs().median(1, keepdim=True).values
+        self._spread = (1.4826 * deviation).clamp_min(_LEAST_SPREAD)
+
+    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """See :meth:`Scorer.gain`."""
+        return self.noisy_gain(inputs, layout).gain
+
+    def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
+        """See :meth:`Scorer.noisy_gain`; the noise is that of the score where the sample is worst."""
+        gain, noise = (torch.stack(v) for v in zip(*(s.score(inputs, layout) for s in self.scorers), strict=True))
+        worst = ((gain - self._center) / self._spread).min(0)
+        spread = self._spread.expand_as(noise).gather(0, worst.indices[None])[0]
+        return Score(self.tolerance + worst.values, noise.gather(0, worst.indices[None])[0] / spread)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale, and what the scorers keep."""
+        return {"scale": (self._center, self._spread), "scorers": [s.state_dict() for s in self.scorers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back the scale, and what the scorers keep."""
+        self._center, self._spread = state["scale"]
+        for scorer, saved in zip(self.scorers, state["scorers"], strict=True):
+            scorer.load_state_dict(saved)

@@ -1,0 +1,144 @@
+"""Scores that need no model, and several scores at once."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ggmi_callbacks import CausalLM, DistinctScorer, GradientScorer, JointScorer, LikelihoodScorer, Scorer
+from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.scorers import PromptInformationScorer, Score
+from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
+
+TASK = CausalLM()
+SAMPLES = samples(6, seed=3)
+BATCH, LAYOUT = padded(SAMPLES), TASK.layout(padded(SAMPLES))
+ANCHORS = batches(6, seed=4)
+
+
+def repeating(*ids: int, prompt: int = 2) -> tuple[Tensor, Tensor]:
+    tokens = torch.tensor(ids)
+    return tokens, torch.cat([torch.full((prompt,), -100), tokens[prompt:]])
+
+
+TEXTS = [
+    repeating(5, 6, 3, 4, 3, 4, 3, 4),  # targets 3 4 3 4 3 4: bigrams 34 43 34 43 34, two of five distinct
+    repeating(3, 4, 3, 4, 5, 6, 7),  # targets 3 4 5 6 7: all four distinct, and none of the prompt's
+    repeating(3, 3, 3),  # one target: no bigram
+    repeating(9, 9, 7, 7, 7, 7, 7, 7, 7),  # seven times the same: one of six
+]
+WANTED = torch.tensor([math.log(2 / 5), 0.0, 0.0, math.log(1 / 6)])
+
+
+@pytest.mark.parametrize("form", ["right", "left", "packed", "alone"])
+def test_novelty_is_the_log_share_of_distinct_n_grams_among_targets(form: str) -> None:
+    scorer = DistinctScorer(n=2)
+    if form == "alone":
+        found = torch.cat([scorer(b, TASK.layout(b)) for b in (padded([text]) for text in TEXTS)])
+    else:
+        batch = packed(TEXTS) if form == "packed" else padded(TEXTS, left=form == "left")
+        found = scorer(batch, TASK.layout(batch, len(TEXTS)))
+    assert torch.allclose(found, WANTED)
+
+
+def test_distinct_refuses_what_it_cannot_count() -> None:
+    with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
+        DistinctScorer(n=0)
+    with pytest.raises(ValueError, match="the batch has no `labels`"):
+        DistinctScorer()({"x": torch.zeros(2)}, LAYOUT)
+
+
+class Told(Scorer):
+    """Gains by first token: ``table[ids[0]]``, with a noise of a tenth."""
+
+    static = True
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table
+
+    def gain(self, inputs, layout) -> Tensor:
+        return self.table[inputs["input_ids"][:, 0]]
+
+    def noisy_gain(self, inputs, layout) -> Score:
+        return Score(self.gain(inputs, layout), self.gain(inputs, layout).abs() / 10)
+
+
+@pytest.fixture
+def probe(make_model) -> Probe:
+    return Probe(make_model(vocab_size=VOCABULARY), TASK)
+
+
+def moved(probe: Probe, by: float) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return {name: p + by * torch.randn(p.shape, generator=draw) for name, p in probe.snapshot().items()}
+
+
+def shadow_with(probe: Probe, heldout: list[int]):
+    shadow = shadow_of(moved(probe, 0.05))
+    shadow.heldout = heldout
+    return shadow
+
+
+def test_the_worst_count_decides_on_the_scale_of_the_held_out_anchors(probe: Probe) -> None:
+    draw = torch.Generator().manual_seed(0)
+    tables = [scale * torch.randn(VOCABULARY, generator=draw) + shift for scale, shift in ((1, 5), (30, -200))]
+    joint = JointScorer([Told(t) for t in tables], tolerance=1.5)
+    joint.prepare(probe, ANCHORS, shadow_with(probe, [1, 3, 4]))
+    held = torch.cat([ANCHORS[i]["input_ids"][:, 0] for i in (1, 3, 4)])
+    here = BATCH["input_ids"][:, 0]
+    each, noise = [], []
+    for table in tables:
+        center = table[held].median()
+        spread = 1.4826 * (table[held] - center).abs().median()
+        each.append((table[here] - center) / spread)
+        noise.append(table[here].abs() / 10 / spread)
+    worst = torch.stack(each).min(0)
+    score = joint.score(BATCH, LAYOUT)
+    assert len(set(worst.indices.tolist())) == 2  # either decides somewhere
+    assert torch.allclose(score.gain, 1.5 + worst.values, rtol=1e-5)
+    assert torch.allclose(score.noise, torch.stack(noise).gather(0, worst.indices[None])[0], rtol=1e-5)
+
+
+def test_one_vice_is_not_paid_for_by_virtues(probe: Probe) -> None:
+    """An anchor passes; the same one, its answer repeated or its prompt exchanged, does no better anywhere."""
+    joint = JointScorer()
+    joint.prepare(probe, ANCHORS, shadow_with(probe, [0, 1, 2, 3]))
+    typical = torch.cat([joint(b, TASK.layout(b)) for b in ANCHORS[:4]])
+    assert typical.median() > 0
+    loop = padded([repeating(3, 4, *([5, 6] * 10))])
+    assert joint(loop, TASK.layout(loop)) < typical.min()
+
+
+def test_a_restart_keeps_scale_and_weights(probe: Probe) -> None:
+    shadow = shadow_with(probe, [0, 1])
+    joint, resumed = JointScorer(), JointScorer()
+    joint.prepare(probe, ANCHORS, shadow)
+    expected = joint(BATCH, LAYOUT)
+    saved = io.BytesIO()
+    torch.save(joint.state_dict(), saved)
+    saved.seek(0)
+    with torch.no_grad():
+        for name, p in moved(probe, 0.2).items():
+            probe.trainable[name].copy_(p)
+    resumed.prepare(probe, ANCHORS, shadow)
+    assert not torch.equal(resumed(BATCH, LAYOUT), expected)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    assert torch.equal(resumed(BATCH, LAYOUT), expected)
+
+
+def test_the_shadow_is_that_of_the_scorer_that_restricts_it(probe: Probe) -> None:
+    tail = LikelihoodScorer(layers=1)
+    assert JointScorer([PromptInformationScorer(), tail]).shadow_parameters(probe) == tail.shadow_parameters(probe)
+    assert JointScorer().shadow_parameters(probe) is None
+
+
+def test_scores_that_change_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="`scorers` must be static, and GradientScorer, LikelihoodScorer change"):
+        JointScorer([GradientScorer(), LikelihoodScorer("current")])
+    with pytest.raises(ValueError, match="`scorers` must name at least one"):
+        JointScorer([])
