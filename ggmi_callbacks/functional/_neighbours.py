@@ -14,13 +14,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_CPU_ROWS = 32  # a [32, 10000] float64 block stays in cache; larger ones cost a third more
-_GPU_ELEMENTS = 2**25
+_CPU_BLOCK = 2**18  # numbers in a block of distances: with the few made from it, what stays in cache
+_GPU_BLOCK = 2**25
 _BLOCKS = 16
-# Distances in many dimensions are all alike and large: there float32, twice as fast, tells them apart, and where it
-# does not, because data lie on a thin sheet or coincide, float64 does.
-_HIGH_DIMENSION = 10
-_CLEAR = 100.0
+_PROBE = 64
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -31,34 +28,53 @@ def standardise(x: Tensor) -> Tensor:
 
 
 class SquaredDistances:
-    """Rows of the matrix of squared distances, |a|^2 - 2ab + |b|^2 as one matrix product.
+    """Rows of the matrix of squared distances: differences in one dimension, else |a|^2 - 2ab + |b|^2 as one product.
 
     Args:
-        x: [n, d] in float64, centred, so that little cancels.
+        x: [n, d], centred, so that little cancels; its precision is that of the distances.
+
+    Attributes:
+        noise: [n] what rounding may make of a zero: points at or below this distance coincide.
+        clear: [n] from here on rounding moves a distance by less than a hundredth.
     """
 
     def __init__(self, x: Tensor) -> None:
+        (n, d), limits = x.shape, torch.finfo(x.dtype)
         norm = x.square().sum(1, keepdim=True)  # [n, 1]
-        one = torch.ones_like(norm)
-        self._left = torch.cat((-2 * x, norm, one), 1)  # [n, d + 2]
-        self._right = torch.cat((x, one, norm), 1).T.contiguous()  # [d + 2, n]
-        # Distances at or below this are rounding: the two points coincide.
-        self.noise = 4 * (x.shape[1] + 4) * torch.finfo(x.dtype).eps * norm[:, 0]  # [n]
-        self._block = x.new_empty(0)
+        if d == 1:
+            self._left, self._right = x, x.T.contiguous()
+            self.noise = (4 * limits.eps) ** 2 * norm[:, 0] + limits.tiny
+            self.clear = 100**2 * self.noise
+        else:
+            one = torch.ones_like(norm)
+            self._left = torch.cat((-2 * x, norm, one), 1)  # [n, d + 2]
+            self._right = torch.cat((x, one, norm), 1).T.contiguous()  # [d + 2, n]
+            self.noise = 4 * (d + 4) * limits.eps * norm[:, 0] + limits.tiny
+            self.clear = 100 * self.noise
+        self._block = x.new_empty(0, n)
+        # Products may be coarser than their dtype (TF32, once a user has allowed it): a sample is then off itself.
+        own = self[slice(0, _PROBE)].diagonal().abs() <= self.noise[:_PROBE]
+        self.clear = torch.where(own.all(), self.clear, torch.inf)
 
-    def __getitem__(self, rows: slice) -> Tensor:
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """[rows, n] squared distances, valid until the next call: memory is used again, as getting it takes time."""
         left = self._left[rows]
-        if len(self._block) < len(left):
-            self._block = left.new_empty(len(left), self._right.shape[1])
-        return torch.mm(left, self._right, out=self._block[: len(left)])
+        self._block = block = at_least(self._block, len(left))
+        if left.shape[1] == 1:
+            return torch.sub(left, self._right, out=block[: len(left)]).square_()
+        return torch.mm(left, self._right, out=block[: len(left)])
 
 
-def row_slices(n: int, device: torch.device) -> Iterator[slice]:
-    """Pieces of ``range(n)`` that keep a block of distances in cache, or the GPU busy."""
-    rows = _CPU_ROWS if device.type == "cpu" else max(1, _GPU_ELEMENTS // n)
-    for start in range(0, n, rows):
-        yield slice(start, min(start + rows, n))
+def at_least(block: Tensor, rows: int) -> Tensor:
+    """The block [m, n] itself, or a new one if it has fewer rows."""
+    return block if len(block) >= rows else block.new_empty(rows, block.shape[1])
+
+
+def row_slices(rows: int, n: int, device: torch.device) -> Iterator[slice]:
+    """Pieces of ``range(rows)`` that keep their distances to n samples in cache, or the GPU busy."""
+    size = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // n)
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
 
 
 def kth_smallest(z: Tensor, k: int) -> Tensor:
@@ -96,44 +112,52 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     Source:
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
     """
-    if min(x.shape[1] for x in spaces) >= _HIGH_DIMENSION:
-        found = _counts([x.float() for x in spaces], groups, k, least=_CLEAR)
-        if found is not None:
-            return found
-    found = _counts(spaces, groups, k)
-    assert found is not None
-    return found
-
-
-def _counts(
-    spaces: list[Tensor], groups: list[tuple[int, ...]], k: int, least: float = 0.0
-) -> tuple[Tensor, Tensor] | None:
-    """As :func:`neighbour_counts`, or None once a radius is not ``least`` times as large as rounding may be."""
     n, device = spaces[0].shape[0], spaces[0].device
-    distances = [SquaredDistances(x) for x in spaces]
-    noise = torch.stack([d.noise for d in distances]).amax(0)
-    joint = torch.full((n,), float(k), dtype=torch.float64, device=device)
-    counts = torch.empty(len(groups), n, dtype=torch.float64, device=device)
-    buffer = spaces[0].new_empty(0)
-    for rows in row_slices(n, device):
-        blocks = [d[rows] for d in distances]
-        if len(buffer) < len(blocks[0]):
-            buffer = torch.empty_like(blocks[0])
-        largest = _largest(blocks, out=buffer[: len(blocks[0])])
-        radius = kth_smallest(largest, k + 1)
-        floor = noise[rows, None] + torch.finfo(radius.dtype).tiny
-        if least and (radius < least * floor).any():
-            return None
-        tied = (radius <= floor)[:, 0]
-        radius = torch.maximum(radius, 2 * floor)
+    found = torch.empty(2 + len(groups), n, dtype=torch.float64, device=device)
+    # Single precision, twice as fast, tells nearly all distances apart; the rest, of data that coincide or lie on a
+    # thin sheet, is done again.
+    search = _Search([x.float() for x in spaces], groups, k)
+    for rows in row_slices(n, n, device):
+        found[:, rows] = search(rows)
+    unclear = (found[0] == 0).nonzero()[:, 0]
+    if len(unclear):
+        search = _Search(spaces, groups, k)
+        for rows in row_slices(len(unclear), n, device):
+            found[:, unclear[rows]] = search(unclear[rows])
+    return found[1], found[2:]
+
+
+class _Search:
+    """Neighbours of some rows among all samples, in the precision of ``spaces``."""
+
+    def __init__(self, spaces: list[Tensor], groups: list[tuple[int, ...]], k: int) -> None:
+        self._distances = [SquaredDistances(x) for x in spaces]
+        self._noise = torch.stack([d.noise for d in self._distances]).amax(0)
+        self._clear = torch.stack([d.clear for d in self._distances]).amax(0)
+        self._groups, self._k = groups, k
+        self._largest = self._near = spaces[0].new_empty(0, len(spaces[0]))
+
+    def __call__(self, rows: slice | Tensor) -> Tensor:
+        """[2 + groups, rows]: whether the precision is enough, the joint neighbours, and the counts."""
+        blocks = [d[rows] for d in self._distances]
+        noise, size = self._noise[rows, None], len(blocks[0])
+        self._largest, self._near = at_least(self._largest, size), at_least(self._near, size)
+        largest, near = _largest(blocks, self._largest[:size]), self._near[:size]
+        radius = kth_smallest(largest, self._k + 1)
+        clear = radius >= self._clear[rows, None]
+        tied = radius <= noise
+        radius = torch.maximum(radius, 2 * noise)
+        joint = torch.full_like(radius, self._k)
         if tied.any():
-            joint[rows] = torch.where(tied, (largest < radius).sum(1).double(), joint[rows])
-        for g, group in enumerate(groups):
-            counts[g, rows] = (_largest([blocks[s] for s in group]) < radius).sum(1).double()
-    return joint, counts
+            joint = torch.where(tied, (largest < radius).sum(1, keepdim=True), joint)
+        # Comparing into numbers, not booleans, is what is fast to sum; up to 2^24 they sum without error.
+        counts = [
+            torch.lt(_largest([blocks[s] for s in group], near), radius, out=near).sum(1) for group in self._groups
+        ]
+        return torch.stack((clear[:, 0], joint[:, 0], *counts)).double()
 
 
-def _largest(blocks: list[Tensor], out: Tensor | None = None) -> Tensor:
+def _largest(blocks: list[Tensor], out: Tensor) -> Tensor:
     largest = blocks[0]
     for block in blocks[1:]:
         largest = torch.maximum(largest, block, out=out)
@@ -145,7 +169,7 @@ def nearest(x: Tensor, k: int) -> Tensor:
     """[n] index of the k-th nearest other sample of each row of x [n, d]."""
     distances = SquaredDistances(x - x.mean(0))
     found = []
-    for rows in row_slices(x.shape[0], x.device):
+    for rows in row_slices(len(x), len(x), x.device):
         block = distances[rows]
         at = torch.arange(rows.start, rows.stop, device=x.device)
         block[at - rows.start, at] = -torch.inf  # itself first, whatever rounding says

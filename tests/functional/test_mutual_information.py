@@ -150,6 +150,30 @@ def test_ksg_of_many_dimensions_equals_its_reference_whatever_precision_it_takes
     assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-6)
 
 
+def test_ksg_notices_products_that_are_coarser_than_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, _ = gaussian_pair(300, 4)
+    exact, product = slow_ksg([x, y], 5), torch.mm
+
+    def like_tf32(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return (
+            product(a.bfloat16().to(a), b.bfloat16().to(b), out=out)
+            if a.dtype == torch.float32
+            else product(a, b, out=out)
+        )
+
+    monkeypatch.setattr(torch, "mm", like_tf32)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(exact, abs=1e-9)
+
+
+def test_ksg_does_a_thin_sheet_among_well_spread_samples_again() -> None:
+    # Half of the samples lie so close together that single precision takes them for one point.
+    x, y, _ = gaussian_pair(400, 3)
+    x[::2], y[::2] = 1 + 1e-5 * x[::2], 1 + 1e-5 * y[::2]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
+    x, y = x[:, :1], y[:, :1]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
+
+
 def test_ksg_equals_that_of_scikit_learn_in_one_dimension() -> None:
     x, y, _ = gaussian_pair(3000)
     y = (y + x**2).exp()
