@@ -9,12 +9,13 @@ Notation:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-_CPU_BLOCK = 2**18  # numbers in a block of distances: with the few made from it, what stays in cache
+_CPU_BLOCK = 2**19  # numbers in a block of distances: with the few made from it, what stays in cache
 _GPU_BLOCK = 2**25
 _BLOCKS = 16
 _PROBE = 64
@@ -70,11 +71,31 @@ def at_least(block: Tensor, rows: int) -> Tensor:
     return block if len(block) >= rows else block.new_empty(rows, block.shape[1])
 
 
-def row_slices(rows: int, n: int, device: torch.device) -> Iterator[slice]:
-    """Pieces of ``range(rows)`` that keep their distances to n samples in cache, or the GPU busy."""
+def over_rows(make: Callable[[], Callable[[slice], Tensor]], rows: int, n: int, device: torch.device) -> Tensor:
+    """What ``make()`` finds for pieces of ``range(rows)``, put together along the last dimension.
+
+    A piece's distances to n samples stay in cache, or keep the GPU busy. On a CPU each thread takes pieces of its own:
+    operations this small would spend more time in waiting for each other's threads.
+    """
     size = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // n)
-    for start in range(0, rows, size):
-        yield slice(start, min(start + size, rows))
+    starts = range(0, rows, size)
+    threads = torch.get_num_threads()
+    workers = min(threads, len(starts)) if device.type == "cpu" else 1
+
+    @torch.no_grad()
+    def work(share: range) -> list[Tensor]:
+        find = make()
+        return [find(slice(start, min(start + size, rows))) for start in share]
+
+    if workers == 1:
+        return torch.cat(work(starts), -1)
+    per = -(-len(starts) // workers)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            shares = pool.map(work, [starts[w * per : (w + 1) * per] for w in range(workers)])
+            return torch.cat([piece for share in shares for piece in share], -1)
+    finally:
+        torch.set_num_threads(threads)  # what the workers set for themselves is also what new threads start with
 
 
 def kth_smallest(z: Tensor, k: int) -> Tensor:
@@ -113,32 +134,31 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
     """
     n, device = spaces[0].shape[0], spaces[0].device
-    found = torch.empty(2 + len(groups), n, dtype=torch.float64, device=device)
     # Single precision, twice as fast, tells nearly all distances apart; the rest, of data that coincide or lie on a
     # thin sheet, is done again.
-    search = _Search([x.float() for x in spaces], groups, k)
-    for rows in row_slices(n, n, device):
-        found[:, rows] = search(rows)
-    unclear = (found[0] == 0).nonzero()[:, 0]
-    if len(unclear):
-        search = _Search(spaces, groups, k)
-        for rows in row_slices(len(unclear), n, device):
-            found[:, unclear[rows]] = search(unclear[rows])
+    quick = [x.float() for x in spaces]
+    found = over_rows(lambda: _Search(quick, groups, k), n, n, device)
+    again = (found[0] == 0).nonzero()[:, 0]
+    if len(again):
+        found[:, again] = over_rows(lambda: _Search(spaces, groups, k, again), len(again), n, device)
     return found[1], found[2:]
 
 
 class _Search:
-    """Neighbours of some rows among all samples, in the precision of ``spaces``."""
+    """Neighbours of some rows, or some of the samples ``index``, among all, in the precision of ``spaces``."""
 
-    def __init__(self, spaces: list[Tensor], groups: list[tuple[int, ...]], k: int) -> None:
+    def __init__(
+        self, spaces: list[Tensor], groups: list[tuple[int, ...]], k: int, index: Tensor | None = None
+    ) -> None:
         self._distances = [SquaredDistances(x) for x in spaces]
         self._noise = torch.stack([d.noise for d in self._distances]).amax(0)
         self._clear = torch.stack([d.clear for d in self._distances]).amax(0)
-        self._groups, self._k = groups, k
+        self._groups, self._k, self._index = groups, k, index
         self._largest = self._near = spaces[0].new_empty(0, len(spaces[0]))
 
-    def __call__(self, rows: slice | Tensor) -> Tensor:
+    def __call__(self, piece: slice) -> Tensor:
         """[2 + groups, rows]: whether the precision is enough, the joint neighbours, and the counts."""
+        rows = piece if self._index is None else self._index[piece]
         blocks = [d[rows] for d in self._distances]
         noise, size = self._noise[rows, None], len(blocks[0])
         self._largest, self._near = at_least(self._largest, size), at_least(self._near, size)
@@ -167,12 +187,16 @@ def _largest(blocks: list[Tensor], out: Tensor) -> Tensor:
 @torch.no_grad()
 def nearest(x: Tensor, k: int) -> Tensor:
     """[n] index of the k-th nearest other sample of each row of x [n, d]."""
-    distances = SquaredDistances(x - x.mean(0))
-    found = []
-    for rows in row_slices(len(x), len(x), x.device):
-        block = distances[rows]
-        at = torch.arange(rows.start, rows.stop, device=x.device)
-        block[at - rows.start, at] = -torch.inf  # itself first, whatever rounding says
-        radius = kth_smallest(block, k + 1)
-        found.append((block == radius).int().argmax(1))
-    return torch.cat(found)
+    x = x - x.mean(0)
+
+    def make() -> Callable[[slice], Tensor]:
+        distances = SquaredDistances(x)
+
+        def find(rows: slice) -> Tensor:
+            block = distances[rows]
+            block.diagonal(rows.start).fill_(-torch.inf)  # itself first, whatever rounding says
+            return (block == kth_smallest(block, k + 1)).int().argmax(1)
+
+        return find
+
+    return over_rows(make, len(x), len(x), x.device)
