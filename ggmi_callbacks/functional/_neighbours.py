@@ -9,18 +9,16 @@ Notation:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-_CPU_ROWS = 32  # a [32, 10000] float64 block stays in cache; larger ones cost a third more
-_GPU_ELEMENTS = 2**25
+_CPU_BLOCK = 2**19  # numbers in a block of distances: with the few made from it, what stays in cache
+_GPU_BLOCK = 2**25
 _BLOCKS = 16
-# Distances in many dimensions are all alike and large: there float32, twice as fast, tells them apart, and where it
-# does not, because data lie on a thin sheet or coincide, float64 does.
-_HIGH_DIMENSION = 10
-_CLEAR = 100.0
+_PROBE = 64
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -31,34 +29,73 @@ def standardise(x: Tensor) -> Tensor:
 
 
 class SquaredDistances:
-    """Rows of the matrix of squared distances, |a|^2 - 2ab + |b|^2 as one matrix product.
+    """Rows of the matrix of squared distances: differences in one dimension, else |a|^2 - 2ab + |b|^2 as one product.
 
     Args:
-        x: [n, d] in float64, centred, so that little cancels.
+        x: [n, d], centred, so that little cancels; its precision is that of the distances.
+
+    Attributes:
+        noise: [n] what rounding may make of a zero: points at or below this distance coincide.
+        clear: [n] from here on rounding moves a distance by less than a hundredth.
     """
 
     def __init__(self, x: Tensor) -> None:
+        (n, d), limits = x.shape, torch.finfo(x.dtype)
         norm = x.square().sum(1, keepdim=True)  # [n, 1]
-        one = torch.ones_like(norm)
-        self._left = torch.cat((-2 * x, norm, one), 1)  # [n, d + 2]
-        self._right = torch.cat((x, one, norm), 1).T.contiguous()  # [d + 2, n]
-        # Distances at or below this are rounding: the two points coincide.
-        self.noise = 4 * (x.shape[1] + 4) * torch.finfo(x.dtype).eps * norm[:, 0]  # [n]
-        self._block = x.new_empty(0)
+        if d == 1:
+            self._left, self._right = x, x.T.contiguous()
+            self.noise = (4 * limits.eps) ** 2 * norm[:, 0] + limits.tiny
+            self.clear = 100**2 * self.noise
+        else:
+            one = torch.ones_like(norm)
+            self._left = torch.cat((-2 * x, norm, one), 1)  # [n, d + 2]
+            self._right = torch.cat((x, one, norm), 1).T.contiguous()  # [d + 2, n]
+            self.noise = 4 * (d + 4) * limits.eps * norm[:, 0] + limits.tiny
+            self.clear = 100 * self.noise
+        self._block = x.new_empty(0, n)
+        # Products may be coarser than their dtype (TF32, once a user has allowed it): a sample is then off itself.
+        own = self[slice(0, _PROBE)].diagonal().abs() <= self.noise[:_PROBE]
+        self.clear = torch.where(own.all(), self.clear, torch.inf)
 
-    def __getitem__(self, rows: slice) -> Tensor:
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """[rows, n] squared distances, valid until the next call: memory is used again, as getting it takes time."""
         left = self._left[rows]
-        if len(self._block) < len(left):
-            self._block = left.new_empty(len(left), self._right.shape[1])
-        return torch.mm(left, self._right, out=self._block[: len(left)])
+        self._block = block = at_least(self._block, len(left))
+        if left.shape[1] == 1:
+            return torch.sub(left, self._right, out=block[: len(left)]).square_()
+        return torch.mm(left, self._right, out=block[: len(left)])
 
 
-def row_slices(n: int, device: torch.device) -> Iterator[slice]:
-    """Pieces of ``range(n)`` that keep a block of distances in cache, or the GPU busy."""
-    rows = _CPU_ROWS if device.type == "cpu" else max(1, _GPU_ELEMENTS // n)
-    for start in range(0, n, rows):
-        yield slice(start, min(start + rows, n))
+def at_least(block: Tensor, rows: int) -> Tensor:
+    """The block [m, n] itself, or a new one if it has fewer rows."""
+    return block if len(block) >= rows else block.new_empty(rows, block.shape[1])
+
+
+def over_rows(make: Callable[[], Callable[[slice], Tensor]], rows: int, n: int, device: torch.device) -> Tensor:
+    """What ``make()`` finds for pieces of ``range(rows)``, put together along the last dimension.
+
+    A piece's distances to n samples stay in cache, or keep the GPU busy. On a CPU each thread takes pieces of its own:
+    operations this small would spend more time in waiting for each other's threads.
+    """
+    size = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // n)
+    starts = range(0, rows, size)
+    threads = torch.get_num_threads()
+    workers = min(threads, len(starts)) if device.type == "cpu" else 1
+
+    @torch.no_grad()
+    def work(share: range) -> list[Tensor]:
+        find = make()
+        return [find(slice(start, min(start + size, rows))) for start in share]
+
+    if workers == 1:
+        return torch.cat(work(starts), -1)
+    per = -(-len(starts) // workers)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            shares = pool.map(work, [starts[w * per : (w + 1) * per] for w in range(workers)])
+            return torch.cat([piece for share in shares for piece in share], -1)
+    finally:
+        torch.set_num_threads(threads)  # what the workers set for themselves is also what new threads start with
 
 
 def kth_smallest(z: Tensor, k: int) -> Tensor:
@@ -96,44 +133,51 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     Source:
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
     """
-    if min(x.shape[1] for x in spaces) >= _HIGH_DIMENSION:
-        found = _counts([x.float() for x in spaces], groups, k, least=_CLEAR)
-        if found is not None:
-            return found
-    found = _counts(spaces, groups, k)
-    assert found is not None
-    return found
-
-
-def _counts(
-    spaces: list[Tensor], groups: list[tuple[int, ...]], k: int, least: float = 0.0
-) -> tuple[Tensor, Tensor] | None:
-    """As :func:`neighbour_counts`, or None once a radius is not ``least`` times as large as rounding may be."""
     n, device = spaces[0].shape[0], spaces[0].device
-    distances = [SquaredDistances(x) for x in spaces]
-    noise = torch.stack([d.noise for d in distances]).amax(0)
-    joint = torch.full((n,), float(k), dtype=torch.float64, device=device)
-    counts = torch.empty(len(groups), n, dtype=torch.float64, device=device)
-    buffer = spaces[0].new_empty(0)
-    for rows in row_slices(n, device):
-        blocks = [d[rows] for d in distances]
-        if len(buffer) < len(blocks[0]):
-            buffer = torch.empty_like(blocks[0])
-        largest = _largest(blocks, out=buffer[: len(blocks[0])])
-        radius = kth_smallest(largest, k + 1)
-        floor = noise[rows, None] + torch.finfo(radius.dtype).tiny
-        if least and (radius < least * floor).any():
-            return None
-        tied = (radius <= floor)[:, 0]
-        radius = torch.maximum(radius, 2 * floor)
+    # Single precision, twice as fast, tells nearly all distances apart; the rest, of data that coincide or lie on a
+    # thin sheet, is done again.
+    quick = [x.float() for x in spaces]
+    found = over_rows(lambda: _Search(quick, groups, k), n, n, device)
+    again = (found[0] == 0).nonzero()[:, 0]
+    if len(again):
+        found[:, again] = over_rows(lambda: _Search(spaces, groups, k, again), len(again), n, device)
+    return found[1], found[2:]
+
+
+class _Search:
+    """Neighbours of some rows, or some of the samples ``index``, among all, in the precision of ``spaces``."""
+
+    def __init__(
+        self, spaces: list[Tensor], groups: list[tuple[int, ...]], k: int, index: Tensor | None = None
+    ) -> None:
+        self._distances = [SquaredDistances(x) for x in spaces]
+        self._noise = torch.stack([d.noise for d in self._distances]).amax(0)
+        self._clear = torch.stack([d.clear for d in self._distances]).amax(0)
+        self._groups, self._k, self._index = groups, k, index
+        self._largest = self._near = spaces[0].new_empty(0, len(spaces[0]))
+
+    def __call__(self, piece: slice) -> Tensor:
+        """[2 + groups, rows]: whether the precision is enough, the joint neighbours, and the counts."""
+        rows = piece if self._index is None else self._index[piece]
+        blocks = [d[rows] for d in self._distances]
+        noise, size = self._noise[rows, None], len(blocks[0])
+        self._largest, self._near = at_least(self._largest, size), at_least(self._near, size)
+        largest, near = _largest(blocks, self._largest[:size]), self._near[:size]
+        radius = kth_smallest(largest, self._k + 1)
+        clear = radius >= self._clear[rows, None]
+        tied = radius <= noise
+        radius = torch.maximum(radius, 2 * noise)
+        joint = torch.full_like(radius, self._k)
         if tied.any():
-            joint[rows] = torch.where(tied, (largest < radius).sum(1).double(), joint[rows])
-        for g, group in enumerate(groups):
-            counts[g, rows] = (_largest([blocks[s] for s in group]) < radius).sum(1).double()
-    return joint, counts
+            joint = torch.where(tied, (largest < radius).sum(1, keepdim=True), joint)
+        # Comparing into numbers, not booleans, is what is fast to sum; up to 2^24 they sum without error.
+        counts = [
+            torch.lt(_largest([blocks[s] for s in group], near), radius, out=near).sum(1) for group in self._groups
+        ]
+        return torch.stack((clear[:, 0], joint[:, 0], *counts)).double()
 
 
-def _largest(blocks: list[Tensor], out: Tensor | None = None) -> Tensor:
+def _largest(blocks: list[Tensor], out: Tensor) -> Tensor:
     largest = blocks[0]
     for block in blocks[1:]:
         largest = torch.maximum(largest, block, out=out)
@@ -143,12 +187,16 @@ def _largest(blocks: list[Tensor], out: Tensor | None = None) -> Tensor:
 @torch.no_grad()
 def nearest(x: Tensor, k: int) -> Tensor:
     """[n] index of the k-th nearest other sample of each row of x [n, d]."""
-    distances = SquaredDistances(x - x.mean(0))
-    found = []
-    for rows in row_slices(x.shape[0], x.device):
-        block = distances[rows]
-        at = torch.arange(rows.start, rows.stop, device=x.device)
-        block[at - rows.start, at] = -torch.inf  # itself first, whatever rounding says
-        radius = kth_smallest(block, k + 1)
-        found.append((block == radius).int().argmax(1))
-    return torch.cat(found)
+    x = x - x.mean(0)
+
+    def make() -> Callable[[slice], Tensor]:
+        distances = SquaredDistances(x)
+
+        def find(rows: slice) -> Tensor:
+            block = distances[rows]
+            block.diagonal(rows.start).fill_(-torch.inf)  # itself first, whatever rounding says
+            return (block == kth_smallest(block, k + 1)).int().argmax(1)
+
+        return find
+
+    return over_rows(make, len(x), len(x), x.device)

@@ -55,7 +55,7 @@ def trace_of_function(a: Tensor, function: Callable[[Tensor], Tensor], seed: int
         [
             a.new_tensor(a.shape[0] - basis.shape[1]),
             a.diagonal().sum() - values.sum(),
-            a.square().sum() - values.square().sum() - 2 * residuals.square().sum(),
+            torch.linalg.vector_norm(a).square() - values.square().sum() - 2 * residuals.square().sum(),
         ]
     )  # tr 1, tr B, tr B^2
     traces = [a.new_empty(0), a.new_empty(0)]

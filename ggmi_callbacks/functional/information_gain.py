@@ -31,7 +31,7 @@ def _code_length(log_probs: Tensor, mask: Tensor | None) -> Tensor:
     if log_probs.ndim not in (1, 2) or log_probs.numel() == 0:
         raise ValueError(
             "Expected argument `log_probs` to have shape [n] (summed) or [n, T] (per token) but got "
-            f"{list(log_probs.shape)}."
+            f"{list(log_probs.shape)}; pass the log-probability of each generated token, or their sum per output."
         )
     if mask is not None and mask.shape != log_probs.shape:
         raise ValueError(

@@ -66,10 +66,11 @@ def matrix_entropy(
         S_\alpha = \frac{1}{1 - \alpha} \log \mathrm{tr} A^\alpha, \qquad
         S_1 = -\mathrm{tr}\, A \log A, \qquad A_{ij} = k(x_i, x_j) / n
 
-    Up to ``max_exact`` samples from the eigenvalues, and then differentiable; beyond that by a stochastic trace
-    in O(n^2) time. Its standard error is part of the interval; over widths, dimensions and orders of at least
-    one it stayed below 0.005 nats at n = 4096, for order 0.5 below 0.05. Order 2, order infinity and the
-    cosine kernel with d < n need no random probes at any n.
+    Up to ``max_exact`` = 2048 samples from the eigenvalues, and then differentiable; beyond that by a stochastic
+    trace in O(n^2) time: n = 4096 takes some 2 s on one core and memory for three [n, n] matrices in float64. Its
+    standard error is part of the interval; over widths, dimensions and orders of at least one it stayed below
+    0.005 nats at n = 4096, for order 0.5 below 0.05. Order 2, order infinity and the cosine kernel with d < n
+    need no random probes at any n.
 
     Args:
         x: [n, d] or [n] samples, such as embeddings.
@@ -137,10 +138,10 @@ def gram_matrix(x: Tensor, kernel: Kernel = "gaussian", bandwidth: float | None 
         directions = _directions(x)
         return directions @ directions.T
     x = x - x.mean(0)
-    squared = torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist").square()
     width = median_distance(x) if bandwidth is None else bandwidth
-    gram = torch.exp(squared / (-2 * width**2))
-    return gram - torch.diag_embed(gram.diagonal() - 1)  # rounding of the product leaves it short of one
+    squared = torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist").square()
+    squared = squared.fill_diagonal_(0) / (-2 * width**2)  # rounding of the product leaves it off zero
+    return squared.exp()
 
 
 def median_distance(x: Tensor) -> Tensor:
@@ -193,10 +194,11 @@ class _Spectrum(NamedTuple):
 def _spectrum_of_gram(gram: Tensor, pointwise: bool) -> _Spectrum:
     n = gram.shape[0]
     if pointwise:
-        values, vectors = torch.linalg.eigh(gram / n)
+        values, vectors = torch.linalg.eigh(gram)
         weights = n * vectors.square()
     else:
-        values, weights = torch.linalg.eigvalsh(gram / n), None
+        values, weights = torch.linalg.eigvalsh(gram), None
+    values = values / n
     if values[0] < -1e-7:
         raise ValueError(
             "Expected argument `kernel` to be positive definite but its Gram matrix has the eigenvalue "
@@ -259,7 +261,7 @@ def gram_entropy(gram: Tensor, alpha: float = 1.0, max_exact: int = 2048, pointw
 def _stochastic(a: Tensor, alpha: float) -> tuple[Tensor, float]:
     """Entropy of a large matrix without its eigenvalues, and its standard error."""
     if alpha == 2:
-        return -a.square().sum().log(), 0.0
+        return -2 * torch.linalg.vector_norm(a).log(), 0.0
     if math.isinf(alpha):
         return -largest_eigenvalue(a).log(), 0.0
     trace, error = trace_of_function(a, lambda values: _power(values, alpha))

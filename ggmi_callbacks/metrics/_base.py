@@ -33,6 +33,7 @@ class InformationMetric(Metric):
     higher_is_better: bool | None = None
     full_state_update: bool | None = False
     plot_label: str = "information (nats)"
+    plot_name: ClassVar[str | None] = None  # of a single value, where it is not that of the class
     plot_reference: ClassVar[float | None] = None  # a value worth a line, such as zero where the sign decides
 
     def __init__(self, *, confidence: float | None = None, validate_args: bool = True, **kwargs: Any) -> None:
@@ -106,7 +107,7 @@ class InformationMetric(Metric):
             figure, ax = plt.subplots(figsize=(4.4, 3.0), layout="constrained")
         else:
             figure = ax.get_figure()
-        draw(ax, self.compute() if val is None else val, type(self).__name__)
+        draw(ax, self.compute() if val is None else val, self.plot_name or type(self).__name__)
         if self.plot_reference is not None:
             ax.axhline(self.plot_reference, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
         ax.set_ylabel(self.plot_label, fontsize=9)

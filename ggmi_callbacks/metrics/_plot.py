@@ -52,7 +52,14 @@ def _draw_points(ax: Any, named: Mapping[str, Any]) -> None:
     known = np.isfinite(point)  # a value may be NaN as long as too little has been seen
     ax.errorbar(place, point, yerr=(point - low, high - point), fmt="o", color="C0", markersize=5, capsize=3)
     for x, y in zip(place[known], point[known], strict=True):
-        ax.annotate(f"{y:.3g}", (x, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.annotate(
+            f"{y:.3g}".replace("-", "\N{MINUS SIGN}"),
+            (x, y),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     crowded = max(map(len, named)) * len(named) > 48
     ax.set_xticks(place, list(named), rotation=30 if crowded else 0, ha="right" if crowded else "center")
     ax.set_xlim(-0.6, len(named) - 0.3)

@@ -43,7 +43,7 @@ class DivergenceBound(InformationMetric):
     Args:
         constant: C, the bound on the loss.
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

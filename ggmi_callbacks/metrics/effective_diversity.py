@@ -37,7 +37,7 @@ class EffectiveDiversity(InformationMetric):
         alpha: order of the entropy, in (0, inf].
         kernel: as in :func:`~ggmi_callbacks.functional.effective_diversity`.
         confidence: level of an interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

@@ -54,14 +54,20 @@ class Gain(InformationMetric):
     def __init__(self, num_sources: int = 1, *, confidence: float | None = None, **kwargs: Any) -> None:
         super().__init__(confidence=confidence, validate_args=False, **kwargs)  # NaN has a meaning here
         if num_sources < 1:
-            raise ValueError(f"`num_sources` must be at least 1, got {num_sources}.")
+            raise ValueError(
+                f"Expected argument `num_sources` to be at least 1 but got {num_sources}; leave it out without sources."
+            )
         for name in ("seen", "kept", "scored", "total", "squares"):
             self.add_state(name, torch.zeros(num_sources, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, gain: Tensor, source: Tensor | None = None, weight: Tensor | None = None) -> None:
         """Add a batch."""
         if gain.dim() != 1:
-            raise ValueError(f"`gain` must have shape [n], got {tuple(gain.shape)}.")
+            raise ValueError(
+                f"Expected argument `gain` to have shape [n], one number per sample, but got {list(gain.shape)}; "
+                "average token gains over each sample first."
+            )
+        gain = gain.detach()
         scored = ~gain.isnan()
         value = torch.where(scored, gain.double(), 0.0)
         source = torch.zeros_like(gain, dtype=torch.long) if source is None else source

@@ -28,7 +28,7 @@ class GaussianEntropy(InformationMetric):
 
     Args:
         confidence: level of an interval with the exact variance under the Gaussian, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

@@ -32,7 +32,7 @@ class GeneralizationBound(WeightInformation):
         layers: number L of contracting layers.
         eta: contraction factor of each, in (0, 1].
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

@@ -46,7 +46,7 @@ class GGMIUpperBound(InformationMetric):
         anchor_total: number of anchors if those seen are a random subsample; by default the number seen.
         synthetic_total: number of synthetic samples if those seen are a random subsample; by default the number seen.
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

@@ -45,7 +45,7 @@ class InformationGain(InformationMetric):
         kernel: for ``"matrix"``, as in :func:`~ggmi_callbacks.functional.embedding_information_gain`.
         k: for ``"knn"``, which neighbour.
         confidence: level of an interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:
@@ -66,6 +66,7 @@ class InformationGain(InformationMetric):
     is_differentiable = True
     higher_is_better = None
     full_state_update = False
+    plot_name = "InformationGain"
 
     def __new__(cls, estimator: GainEstimator = "log_probs", *_: Any, **__: Any) -> "InformationGain":
         """Choose the subclass whose ``update`` fits the estimator, as torchmetrics does by task."""

@@ -30,7 +30,7 @@ class KNNEntropy(SampleMetric):
     Args:
         k: which neighbour.
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

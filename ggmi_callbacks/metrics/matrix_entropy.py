@@ -31,9 +31,10 @@ class MatrixEntropy(SampleMetric):
         alpha: order, in (0, inf]; 1 is the von Neumann entropy.
         kernel: ``"gaussian"``, ``"cosine"`` or a function of two sets of samples.
         bandwidth: of the Gaussian kernel, by default the median distance.
-        max_exact: largest number of samples for exact eigenvalues; beyond, a stochastic trace.
+        max_exact: largest number of samples for exact eigenvalues; beyond, a stochastic trace whose standard error
+            is part of the interval.
         confidence: level of an interval, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

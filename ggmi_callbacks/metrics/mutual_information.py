@@ -54,7 +54,7 @@ class MutualInformation(SampleMetric):
         seed: seed of what is random in an estimator.
         progress: show a progress bar while a critic is trained.
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

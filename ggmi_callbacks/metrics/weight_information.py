@@ -74,7 +74,7 @@ class WeightInformation(InformationMetric):
         total: number of samples of S if those seen are a random subsample; by default the number seen (of
             first visits). Pass 1 for nats per sample, or per pair of twins.
         confidence: level of a closed-form interval over samples, or None.
-        validate_args: see :class:`~ggmi_callbacks.metrics._base.InformationMetric`.
+        validate_args: refuse input that is not finite; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_regression
 from torch import Tensor
 
-from ggmi_callbacks.functional import Interval, conditional_mutual_information, mutual_information
+from ggmi_callbacks.functional import Interval, _neighbours, conditional_mutual_information, mutual_information
 from ggmi_callbacks.functional._copula import gaussian_information
 from ggmi_callbacks.functional.matrix_entropy import gram_entropy, gram_matrix
 from ggmi_callbacks.functional.mutual_information import CONDITIONAL_ESTIMATORS, ESTIMATORS, choose_estimator
@@ -148,6 +149,50 @@ def test_ksg_of_many_dimensions_equals_its_reference_whatever_precision_it_takes
     side = torch.arange(200).double()[:, None] % 2
     x, y = side + 1e-4 * x, side + 1e-4 * (y + x)
     assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-6)
+
+
+def test_ksg_does_not_depend_on_threads_and_leaves_their_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_neighbours, "_CPU_BLOCK", 2**14)  # so that there are many pieces
+    x, y, _ = gaussian_pair(700, 3)
+    x[:200] = x[0]  # some of them again in double precision
+    before = torch.get_num_threads()
+    values, seen = [], []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                values.append(_neighbours.neighbour_counts([x * 1, y * 1], [(0,)], 5)[1])
+            asked = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            asked.start()
+            asked.join()
+            assert seen[-1] == torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*values)
+
+
+def test_ksg_notices_products_that_are_coarser_than_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, _ = gaussian_pair(300, 4)
+    exact, product = slow_ksg([x, y], 5), torch.mm
+
+    def like_tf32(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return (
+            product(a.bfloat16().to(a), b.bfloat16().to(b), out=out)
+            if a.dtype == torch.float32
+            else product(a, b, out=out)
+        )
+
+    monkeypatch.setattr(torch, "mm", like_tf32)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(exact, abs=1e-9)
+
+
+def test_ksg_does_a_thin_sheet_among_well_spread_samples_again() -> None:
+    # Half of the samples lie so close together that single precision takes them for one point.
+    x, y, _ = gaussian_pair(400, 3)
+    x[::2], y[::2] = 1 + 1e-5 * x[::2], 1 + 1e-5 * y[::2]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
+    x, y = x[:, :1], y[:, :1]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
 
 
 def test_ksg_equals_that_of_scikit_learn_in_one_dimension() -> None:

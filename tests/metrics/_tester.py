@@ -185,10 +185,11 @@ class MetricTester:
             assert {part.dtype for part in _tensors(value)} == {expected}
 
     def test_gradients_flow_exactly_if_it_says_so(self) -> None:
-        batch = {
-            name: x.clone().requires_grad_() if name in self.differentiable_arguments else x
-            for name, x in self.batches[0].items()
-        }
+        def wanted(name: str, x: Any) -> bool:
+            real = isinstance(x, Tensor) and x.is_floating_point()
+            return name in self.differentiable_arguments or (real and not self.differentiable_arguments)
+
+        batch = {name: x.clone().requires_grad_() if wanted(name, x) else x for name, x in self.batches[0].items()}
         metric = self.make()
         value = metric(**batch)
         assert metric.is_differentiable is bool(self.differentiable_arguments)

@@ -115,7 +115,7 @@ def test_the_state_survives_a_checkpoint() -> None:
 
 
 def test_arguments_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="`num_sources` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_sources` to be at least 1 but got 0"):
         Gain(0)
-    with pytest.raises(ValueError, match=r"`gain` must have shape \[n\], got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"`gain` to have shape \[n\], one number per sample, but got \[2, 3\]"):
         Gain().update(torch.zeros(2, 3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ggmi_callbacks.functional import Interval
-from ggmi_callbacks.metrics import WeightInformation
+from ggmi_callbacks.metrics import InformationGain, WeightInformation
 
 
 def interval(value: float, low: float, high: float) -> Interval:
@@ -20,6 +20,13 @@ def test_an_interval_becomes_an_error_bar_and_its_value_a_label() -> None:
     assert bar[2][0].get_segments()[0][:, 1].tolist() == [1.5, 3.0]
     assert [text.get_text() for text in axes.texts] == ["2"]
     assert axes.get_ylabel() == "weight information (nats)"
+    plt.close(figure)
+
+
+def test_labels_are_what_a_reader_knows() -> None:
+    figure, axes = InformationGain().plot(torch.tensor(-0.25))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["InformationGain"]
+    assert [text.get_text() for text in axes.texts] == ["\N{MINUS SIGN}0.25"]
     plt.close(figure)
 
 
