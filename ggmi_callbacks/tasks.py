@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -284,23 +285,23 @@ def _select_segments(inputs: Mapping[str, Any], kept: list[int], lengths: list[i
     Stale boundaries would be harmless under sdpa, which reads ``position_ids``, and silently wrong under the
     variable-length kernels, which read ``cu_seq_lens_*``, ``max_length_*`` and ``seq_idx``.
     """
-    starts = torch.tensor([0, *lengths]).cumsum(0)
-    spans = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in kept]
-    device = inputs["input_ids"].device
-    index = torch.cat(spans).to(device, non_blocking=True)
+    starts = list(accumulate(lengths, initial=0))
+    index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in kept])
+    index = index.to(inputs["input_ids"].device, non_blocking=True)
     shape = inputs["input_ids"].shape
     out = {
         key: value.flatten()[index][None] if isinstance(value, Tensor) and value.shape == shape else value
         for key, value in inputs.items()
     }
-    sizes = torch.tensor([lengths[i] for i in kept])
-    bounds = F.pad(sizes.cumsum(0), (1, 0)).to(device, torch.int32, non_blocking=True)
+    sizes = [lengths[i] for i in kept]
+    bounds = torch.tensor(list(accumulate(sizes, initial=0)), dtype=torch.int32).to(index.device, non_blocking=True)
+    rows = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(sizes))
     rebuilt = {
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
-        "max_length_q": int(sizes.max()),
-        "max_length_k": int(sizes.max()),
-        "seq_idx": torch.repeat_interleave(torch.arange(len(kept)), sizes).to(device, torch.int32)[None],
+        "max_length_q": max(sizes),
+        "max_length_k": max(sizes),
+        "seq_idx": rows.to(index.device, torch.int32, non_blocking=True)[None],
     }
     out.update({key: value for key, value in rebuilt.items() if key in inputs})
     return out
