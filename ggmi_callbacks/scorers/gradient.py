@@ -36,7 +36,8 @@ class AnchorGradient(TokenScorer):
 
     Args:
         learning_rate: lr, the length of the step; scales every gain.
-        layers: only the last so many linear layers, in module order (the head is the last); ``None`` for all.
+        layers: only the last so many linear layers, in module order (the head is the last), in which the shadow is
+            trained too; ``None`` for all.
         every: optimiser steps between two computations of g_A.
         anchor_batches: at most so many batches of anchors each time, in turn; their gradient is scaled up to all.
         optimizer_aware: measure in the geometry of the run's Adam. Before its first update there is none, and
@@ -66,6 +67,10 @@ class AnchorGradient(TokenScorer):
         self._direction: Parameters = {}
         self._computed_at: int | None = None
         self._turn = 0
+
+    def shadow_parameters(self, probe: Probe) -> list[str] | None:
+        """The last ``layers``, so that a shadow weighs no more than the gradient."""
+        return linear_weights(probe.model, self.layers) if self.layers else None
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Choose the parameters and keep the anchors."""

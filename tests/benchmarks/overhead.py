@@ -30,6 +30,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -45,8 +46,8 @@ SIZES = {
     "1.5b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 28, "num_attention_heads": 16},
 }
 CHEAP = {"layers": 2, "stride": 4, "dtype": torch.bfloat16}
-SETTINGS: dict[str, dict | None] = {
-    "plain SFT": None,
+SETTINGS: dict[str, dict] = {
+    "plain SFT": {},
     "Monitor(), overhead=0.01": {"policy": Monitor, "overhead": 0.01},
     "Reweight(), overhead=0.03": {"policy": Reweight, "overhead": 0.03},
     "Reweight(), cheap": {"policy": Reweight, "scorer": lambda: LikelihoodScorer(**CHEAP)},
@@ -57,9 +58,10 @@ SETTINGS: dict[str, dict | None] = {
     "Filter(keep=0.25), cheap": {"policy": lambda: Filter(keep=0.25), "scorer": lambda: LikelihoodScorer(**CHEAP)},
     "Filter(keep=0.5)": {"policy": lambda: Filter(keep=0.5)},
     "Filter(keep=0.25)": {"policy": lambda: Filter(keep=0.25)},
-    "Filter(keep=0.5), gains remembered": {"policy": lambda: Filter(keep=0.5), "remembered": True},
     "Filter(keep=0.25), gains remembered": {"policy": lambda: Filter(keep=0.25), "remembered": True},
     "Bergson's callback": {"bergson": True},
+    "plain SFT, LoRA": {"lora": True},
+    "Reweight(), LoRA": {"lora": True, "policy": Reweight},
 }
 
 
@@ -96,12 +98,12 @@ def tokens(rows: int, length: int, seed: int, different: int = VOCABULARY - 3) -
     return Dataset.from_dict({"input_ids": ids, "labels": ids})
 
 
-def run(setting: dict | None, args: argparse.Namespace, folder: str) -> dict[str, float]:
+def run(setting: dict, args: argparse.Namespace, folder: str) -> dict[str, float]:
     """One training run; returns its median step time and what the engine says of itself."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=True, **SIZES[args.size])
     gpu = args.device == "cuda"
-    epochs = 2 if setting and setting.get("remembered") else 1
+    epochs = 2 if "remembered" in setting else 1
     trainer = SFTTrainer(
         LlamaForCausalLM(config),
         args=SFTConfig(
@@ -119,11 +121,12 @@ def run(setting: dict | None, args: argparse.Namespace, folder: str) -> dict[str
         ),
         train_dataset=tokens(args.batch * (args.steps + 1), args.length, 1),
         processing_class=tokenizer(),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear") if "lora" in setting else None,
     )
     callback = None
-    if setting is not None and "bergson" in setting:
+    if "bergson" in setting:
         add_bergson(trainer, Path(folder))
-    elif setting is not None:
+    elif "policy" in setting:
         make: dict[str, Callable] = {k: v for k, v in setting.items() if k in ("policy", "scorer")}
         made = {name: build() for name, build in make.items()}
         anchors = tokens(16, args.length, 2, different=10)  # something that a shadow can learn at once
@@ -193,7 +196,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="settings whose name contains one of these, beside plain SFT")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    chosen = [k for k, v in SETTINGS.items() if v is None or not args.only or any(o in k for o in args.only)]
+    chosen = [name for name in SETTINGS if name == "plain SFT" or not args.only or any(o in name for o in args.only)]
     if importlib.util.find_spec("bergson") is None:
         chosen = [name for name in chosen if "Bergson" not in name]
     rows = []
@@ -203,17 +206,21 @@ def main() -> None:
                 bar.set_description(name)
                 rows.append({"repeat": repeat, "setting": name, **alone(run_named, name, args, folder)})
                 bar.update()
-            rows.append({"repeat": repeat, "setting": "naive per-sample backward", "step": naive_backward(args)})
+            naive = {"setting": "naive per-sample backward", "step": naive_backward(args)}
+            rows.append({"repeat": repeat, **naive})
     table = pd.DataFrame(rows)
-    plain = table[table.setting == "plain SFT"].set_index("repeat")
-    table["ratio"] = table.step / table.repeat.map(plain.step)
-    table["memory"] = table.memory / table.repeat.map(plain.memory)
+    table["of"] = table.setting.str.endswith("LoRA").map({True: "plain SFT, LoRA", False: "plain SFT"})
+    plain = table[["repeat", "setting", "step", "memory"]].rename(columns={"setting": "of"})
+    table = table.merge(plain, "left", ["repeat", "of"], suffixes=("", " of plain"))
+    table["ratio"] = table["step"] / table["step of plain"]
+    table["memory"] /= table["memory of plain"]
     table["candidates per second"] = args.batch / table.step
     table["speed against plain"] = 1 / table.ratio
-    summary = table.drop(columns="repeat").groupby("setting", sort=False).median()
+    columns = ["step", "ratio", "candidates per second", "speed against plain", "share", "coverage", "kept", "memory"]
+    summary = table.groupby("setting", sort=False)[[*columns, "shadow"]].median()
     print(summary.round(3).to_string())
     if args.output:
-        summary.to_csv(args.output)
+        table.drop(columns=["of", "step of plain", "memory of plain"]).to_csv(args.output, index=False)
 
 
 if __name__ == "__main__":

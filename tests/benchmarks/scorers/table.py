@@ -184,7 +184,7 @@ def main() -> None:
         pd.concat(found).to_csv(path, index=False, float_format="%.6g")
     summary = table(pd.read_csv(path))
     summary.round(3).to_csv(args.output / "results.csv")
-    print(summary.round(2).to_markdown())
+    print(summary.round(2).to_string())
 
 
 if __name__ == "__main__":
