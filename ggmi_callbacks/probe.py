@@ -36,6 +36,7 @@ class Probe:
         self.model = model
         self.task = task
         self._holder = _Holder(model)
+        self._remembered: dict[Any, Any] | None = None
         self.active = False
         """True while the probe itself runs the model, so that hooks on it stand aside."""
 
@@ -70,7 +71,23 @@ class Probe:
 
     def log_probs(self, inputs: Mapping[str, Any], parameters: Parameters | None = None) -> Tensor:
         """Per-target log-probabilities [B, T'], with gradient if it is enabled; call it inside :meth:`quiet`."""
-        return self.call(lambda model: self.task.log_probs(model, inputs), parameters)
+        lowered = torch.is_autocast_enabled(next(self.model.parameters()).device.type)
+        key = (id(inputs), id(parameters), lowered)
+        if self._remembered is None or torch.is_grad_enabled():
+            return self.call(lambda model: self.task.log_probs(model, inputs), parameters)
+        if key not in self._remembered:
+            found = self.call(lambda model: self.task.log_probs(model, inputs), parameters)
+            self._remembered[key] = (found, inputs, parameters)  # which live on, so that no other gets their identity
+        return self._remembered[key][0]
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Inside, the same batch under the same parameters (the same objects) is run once."""
+        self._remembered = {}
+        try:
+            yield
+        finally:
+            self._remembered = None
 
     @torch.no_grad()
     def nll(self, inputs: Mapping[str, Any], layout: Layout, parameters: Parameters | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +22,11 @@ class Score(NamedTuple):
 
     gain: Tensor
     noise: Tensor
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast to ``dtype`` inside; as it is outside if that is None."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 class Scorer(ABC):

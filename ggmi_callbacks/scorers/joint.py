@@ -23,15 +23,15 @@ from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
-_LEAST_SPREAD = 0.05  # nats (per token, for scores that are): where all anchors agree, differences below do not count
+_LEAST_SPREAD = 0.05  # in the score's own unit: where all anchors agree, smaller differences do not count
 
 
 class JointScorer(Scorer):
     """The least of several scores, each in spreads (1.48 x median absolute deviation) of the held-out anchors.
 
     Args:
-        scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain and prompt
-            information, both per token, and the share of distinct 4-grams.
+        scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain, prompt
+            information per token and the share of distinct 4-grams, together three forwards a batch.
         tolerance: how many spreads below the median anchor still count as a gain.
 
     Raises:
@@ -45,7 +45,7 @@ class JointScorer(Scorer):
         super().__init__()
         if scorers is None:
             scorers = (
-                LikelihoodScorer(normalize="token"),
+                LikelihoodScorer(),
                 PromptInformationScorer(normalize="token"),
                 DistinctScorer(),
             )
@@ -62,6 +62,7 @@ class JointScorer(Scorer):
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Prepare every scorer, and find the scale on the anchors that the shadow held out."""
+        self._probe = probe
         for scorer in self.scorers:
             scorer.prepare(probe, anchors, shadow)
         held = [anchors[i] for i in shadow.heldout]
@@ -78,7 +79,9 @@ class JointScorer(Scorer):
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; the noise is that of the score where the sample is worst."""
-        gain, noise = (torch.stack(v) for v in zip(*(s.score(inputs, layout) for s in self.scorers), strict=True))
+        with self._probe.remembering():
+            scores = [scorer.score(inputs, layout) for scorer in self.scorers]
+        gain, noise = (torch.stack(values) for values in zip(*scores, strict=True))
         worst = ((gain - self._center) / self._spread).min(0)
         spread = self._spread.expand_as(noise).gather(0, worst.indices[None])[0]
         return Score(self.tolerance + worst.values, noise.gather(0, worst.indices[None])[0] / spread)

@@ -10,14 +10,13 @@ right-looking solution).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ggmi_callbacks.probe import Parameters, Probe, blocks, shared_trunk
-from ggmi_callbacks.scorers._base import Normalize, TokenScorer
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
@@ -79,8 +78,7 @@ class LikelihoodScorer(TokenScorer):
         probe = self._probe
         if self.stride > 1:
             inputs, layout = probe.task.thin(inputs, layout, self.stride)
-        device = layout.target.device.type
-        with probe.quiet(), nullcontext() if self.dtype is None else torch.autocast(device, self.dtype):
+        with probe.quiet(), autocast(layout.target.device, self.dtype):
             if self.layers is None:
                 without, given = (probe.log_probs(inputs, weights) for weights in (self._initial, self._shadow))
             else:

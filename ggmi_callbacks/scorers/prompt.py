@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks.probe import Parameters, Probe
-from ggmi_callbacks.scorers._base import Normalize, TokenScorer
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
@@ -31,15 +31,21 @@ class PromptInformationScorer(TokenScorer):
     Args:
         reference: which W: the ``"shadow"``, which knows the form of the anchors (the default), or the ``"current"``
             weights.
+        dtype: autocast the scoring forwards to it.
         normalize: see :class:`Scorer`.
 
     """
 
-    def __init__(self, reference: Literal["shadow", "current"] = "shadow", normalize: Normalize = None) -> None:
+    def __init__(
+        self,
+        reference: Literal["shadow", "current"] = "shadow",
+        dtype: torch.dtype | None = None,
+        normalize: Normalize = None,
+    ) -> None:
         super().__init__(normalize)
         if reference not in ("shadow", "current"):
             raise ValueError(f"`reference` must be 'shadow' or 'current', got {reference!r}.")
-        self.reference = reference
+        self.reference, self.dtype = reference, dtype
         self.static = reference == "shadow"
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
@@ -52,6 +58,6 @@ class PromptInformationScorer(TokenScorer):
         """See :meth:`TokenScorer.token_gain`."""
         probe = self._probe
         alone = probe.task.promptless(inputs, layout)
-        with probe.quiet():
+        with probe.quiet(), autocast(layout.target.device, self.dtype):
             given, without = (probe.log_probs(batch, self._weights) for batch in (inputs, alone))
         return given - without, layout

@@ -104,6 +104,20 @@ def test_the_worst_count_decides_on_the_scale_of_the_held_out_anchors(probe: Pro
     assert torch.allclose(score.noise, torch.stack(noise).gather(0, worst.indices[None])[0], rtol=1e-5)
 
 
+def test_what_several_scores_need_is_run_once(probe: Probe) -> None:
+    joint = JointScorer()
+    joint.prepare(probe, ANCHORS, shadow_with(probe, [0, 1]))
+    expected = [s(BATCH, LAYOUT) for s in joint.scorers]
+    runs: list[int] = []
+    probe.model.register_forward_pre_hook(lambda *_: runs.append(1))
+    found = joint(BATCH, LAYOUT)
+    assert len(runs) == 3  # initial weights, shadow, and shadow without prompts
+    scaled = (torch.stack(expected) - joint._center) / joint._spread
+    assert torch.equal(found, 2.0 + scaled.amin(0))
+    joint(BATCH, LAYOUT)
+    assert len(runs) == 6  # nothing is remembered beyond a batch
+
+
 def test_one_vice_is_not_paid_for_by_virtues(probe: Probe) -> None:
     """An anchor passes; the same one, its answer repeated or its prompt exchanged, does no better anywhere."""
     joint = JointScorer()

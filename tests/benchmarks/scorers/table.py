@@ -48,7 +48,7 @@ STATIC: dict[str, Scorer] = {
     "likelihood, every 4th position": LikelihoodScorer(stride=4),
     "prompt information": PromptInformationScorer(),
     "distinct 4-grams": DistinctScorer(),
-    "joint": JointScorer(),
+    "joint (likelihood, prompt information, distinct 4-grams)": JointScorer(),
 }
 LIVE: dict[str, Scorer] = {
     "likelihood, current weights": LikelihoodScorer("current"),
@@ -148,7 +148,7 @@ class Study:
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores in nats, and those per token and in units of their noise."""
-    sums = ~scores.scorer.isin(["joint", "distinct 4-grams"])
+    sums = ~scores.scorer.str.contains("distinct")
     per_token = scores[sums].assign(gain=lambda t: t.gain / t.tokens, scorer=lambda t: t.scorer + ", per token")
     sure = scores[sums & (scores.noise > 0)]
     sure = sure.assign(gain=lambda t: t.gain / t.noise, scorer=lambda t: t.scorer + ", over its noise")
