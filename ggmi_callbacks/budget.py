@@ -74,11 +74,6 @@ class Budget:
         estimate = sum(self._mean(k) for k, _, _ in self._open) + self._mean(kind)
         return sum(self.seconds.values()) + estimate <= self.overhead * self.elapsed
 
-    def within(self, kind: str, share: float) -> bool:
-        """Whether one more piece of ``kind``, by itself, stays below ``share`` of step time; the first always does."""
-        pieces = self._count[kind] + self._open_of(kind)
-        return not pieces or self._mean(kind) * (pieces + 1) <= share * self.elapsed
-
     def settle(self) -> None:
         """Read the open timings; on CUDA this waits for them."""
         for kind, start, end in self._open:

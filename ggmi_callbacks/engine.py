@@ -32,8 +32,8 @@ from ggmi_callbacks.samples import check_anchors, to_device
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
-_LOOKS = 0.01  # share of step time for looks back in a run without a budget
-_ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
+_LOOK_EVERY = 100  # steps between looks back in a run without a budget; a look takes the time of about two steps
+_ALWAYS_SCORED = 32  # the first samples of a run, whatever the budget, so that short runs have numbers too
 
 
 @dataclass
@@ -114,6 +114,7 @@ class GainEngine:
         self._known = len(sources) if sources is not None else num_samples
         self._recall = False
         self._look_waits = False  # a look back that did not fit comes before more scores
+        self._looked_at: int | None = None
         self._current: _Step | None = None
         self._refreshed_at = -1
 
@@ -263,7 +264,9 @@ class GainEngine:
         self.budget.settle()
         self._flush()
         self._look_waits = not self.budget.allows("probe")
-        if not self._look_waits and (self.overhead is not None or self.budget.within("probe", _LOOKS)):
+        recent = self._looked_at is not None and self.step - self._looked_at < _LOOK_EVERY
+        if not (self._look_waits or (self.overhead is None and recent)):
+            self._looked_at = self.step
             with self.budget.spend("probe"):
                 self.recorder.look_back()
         with self.budget.spend("window"):
@@ -299,6 +302,7 @@ class GainEngine:
         self._flush()
         return {
             "step": self.step,
+            "looked_at": self._looked_at,
             "seen": (self._seen, self._scored),
             "shadow": None if self.shadow is None else self.shadow.state_dict(),
             "scorer": self.scorer.state_dict(),
@@ -311,6 +315,7 @@ class GainEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
+        self._looked_at = state["looked_at"]
         self.shadow = Shadow(**state["shadow"]) if state["shadow"] else None
         self.ledger.load_state_dict(state["ledger"])
         self.prepare()

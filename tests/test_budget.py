@@ -71,22 +71,6 @@ def test_the_first_of_each_kind_is_allowed_and_the_second_waits(clock: Clock) ->
     assert budget.allows("score")
 
 
-def test_one_kind_alone_is_held_to_its_own_share(clock: Clock) -> None:
-    budget = Budget(None, CPU)
-    looks = 0
-    for _ in range(300):
-        budget.begin_step()
-        with budget.spend("score"):  # of which nobody speaks here
-            clock.now += 1.0
-        if budget.within("look", 0.01):
-            with budget.spend("look"):
-                looks += 1
-                clock.now += 0.5
-        clock.now += 1.0
-        budget.end_step()
-    assert looks == 12  # 1 % of 600 s and of themselves, half a second each; the first is free
-
-
 def test_steps_are_timed_from_their_first_begin_to_their_end(clock: Clock) -> None:
     budget = Budget(0.05, CPU)
     budget.begin_step()

@@ -62,11 +62,22 @@ def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch,
     assert rows["gain"].null_count == rows["nll"].null_count
 
 
+def test_looks_back_are_rare_in_a_run_without_a_budget(build) -> None:
+    loop, batch, seen = build(Reweight()), stream(1)[0], []
+    for step in range(250):
+        loop.engine.observe(batch)
+        loop.engine.watch(torch.zeros(TASK.layout(batch).target.shape))
+        loop.engine.end_step()
+        if step % 10 == 9:
+            seen.append("ggmi/anchor_nll" in loop.engine.log())
+    assert [10 * (i + 1) for i, looked in enumerate(seen) if looked] == [10, 110, 210]
+
+
 def test_short_runs_are_scored_whatever_the_overhead(build) -> None:
     loop = build(Monitor(), overhead=1e-9)
     for batch in stream(20):
         loop.step(batch)
-    assert loop.engine.log()["ggmi/coverage"] == pytest.approx(64 / 80)
+    assert loop.engine.log()["ggmi/coverage"] == pytest.approx(32 / 80)
 
 
 def test_weight_information_adds_up_over_all_samples_though_some_were_not_watched(build) -> None:
