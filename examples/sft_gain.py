@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--source", metavar="COLUMN", help="of --synthetic: where a sample comes from")
     add("--label", metavar="COLUMN", help="of --synthetic: whether a sample is right; for the report only")
     add("--policy", choices=("filter", "reweight", "monitor"), default="filter")
-    add("--keep", type=float, help="filter: the share to keep (default: samples with positive gain)")
+    add("--keep", type=float, help="filter: the share to keep (default: those with gain positive beyond noise)")
     add("--epochs", type=float, default=1)
     add("--batch-size", type=int, default=8)
     add("--learning-rate", type=float, default=1e-3)

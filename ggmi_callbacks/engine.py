@@ -33,7 +33,7 @@ from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shado
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
 _LOOK_EVERY = 100  # steps between looks back in a run without a budget; a look takes the time of about two steps
-_ALWAYS_SCORED = 32  # the first samples of a run, whatever the budget, so that short runs have numbers too
+_ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
 
 
 @dataclass

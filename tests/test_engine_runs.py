@@ -77,7 +77,7 @@ def test_short_runs_are_scored_whatever_the_overhead(build) -> None:
     loop = build(Monitor(), overhead=1e-9)
     for batch in stream(20):
         loop.step(batch)
-    assert loop.engine.log()["ggmi/coverage"] == pytest.approx(32 / 80)
+    assert loop.engine.log()["ggmi/coverage"] == pytest.approx(64 / 80)
 
 
 def test_weight_information_adds_up_over_all_samples_though_some_were_not_watched(build) -> None:
