@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict] = {
     "Reweight(), overhead=0.02": {"policy": Reweight, "overhead": 0.02},
     "Reweight(), overhead=0.03": {"policy": Reweight, "overhead": 0.03},
     "Reweight(), cheap": {"policy": Reweight, "scorer": lambda: LikelihoodScorer(**CHEAP)},
-    "Reweight()": {"policy": Reweight},
+    "Reweight(), every sample": {"policy": Reweight},
     "Reweight(), gradient of the head": {"policy": Reweight, "scorer": lambda: GradientScorer(layers=1, every=1000)},
     "Reweight(), gradient of all layers": {"policy": Reweight, "scorer": lambda: GradientScorer(every=1000)},
     "Filter(keep=0.5), cheap": {"policy": lambda: Filter(keep=0.5), "scorer": lambda: LikelihoodScorer(**CHEAP)},
