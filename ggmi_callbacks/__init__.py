@@ -10,13 +10,29 @@ no use for it, should not wait.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
     from ggmi_callbacks.engine import GainEngine
     from ggmi_callbacks.ledger import Ledger
-    from ggmi_callbacks.metrics import *  # noqa: F403
+    from ggmi_callbacks.metrics import (
+        GGMI,
+        CodeLength,
+        ConditionalMutualInformation,
+        DivergenceBound,
+        EffectiveDiversity,
+        Gain,
+        GaussianEntropy,
+        GeneralizationBound,
+        GGMIUpperBound,
+        InformationGain,
+        KNNEntropy,
+        MatrixEntropy,
+        MutualInformation,
+        WeightInformation,
+    )
     from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
     from ggmi_callbacks.sample_loss import SampleLoss
     from ggmi_callbacks.samples import CarryIds, Numbered
@@ -69,15 +85,52 @@ _NAMES = {
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["functional", "metrics", *sorted(_HOMES)]
+__all__ = [
+    "GGMI",
+    "CarryIds",
+    "CausalLM",
+    "CodeLength",
+    "ConditionalMutualInformation",
+    "DistinctScorer",
+    "DivergenceBound",
+    "EffectiveDiversity",
+    "Filter",
+    "GGMIUpperBound",
+    "Gain",
+    "GainEngine",
+    "GaussianEntropy",
+    "GeneralizationBound",
+    "GradientScorer",
+    "InformationGain",
+    "JointScorer",
+    "KNNEntropy",
+    "Ledger",
+    "LikelihoodScorer",
+    "LookaheadScorer",
+    "MatrixEntropy",
+    "Monitor",
+    "MutualInformation",
+    "Numbered",
+    "Policy",
+    "PromptInformationScorer",
+    "Reweight",
+    "SampleLoss",
+    "Scorer",
+    "Task",
+    "TokenScorer",
+    "WeightInformation",
+    "functional",
+    "metrics",
+]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

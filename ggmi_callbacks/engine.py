@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ggmi_callbacks.attachment import Attachment
 from ggmi_callbacks.budget import Budget
@@ -128,6 +129,8 @@ class GainEngine:
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.anchors = [to_device(batch, self.device) for batch in self.anchors]
         self._codes = self._codes.to(self.device) if self._codes is not None else None
+        if self._cache is not None:
+            self._cache.to(self.device)
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
         if self.shadow is None:
             with preserved_rng():
@@ -294,6 +297,7 @@ class GainEngine:
                 "epochs": shadow.epochs,
                 "learning_rate": shadow.learning_rate,
                 "heldout_nll": shadow.heldout_nll,
+                "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
             }
         return {**out, "estimators": self.recorder.estimators}
 
@@ -314,6 +318,7 @@ class GainEngine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
+        state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
         self._looked_at = state["looked_at"]
         self.shadow = Shadow(**state["shadow"]) if state["shadow"] else None

@@ -70,6 +70,10 @@ class GainCache:
         self.values = torch.zeros(2, size, device=device)
         self.known = torch.zeros(size, device=device)
 
+    def to(self, device: torch.device) -> None:
+        """Move to ``device``."""
+        self.values, self.known = self.values.to(device), self.known.to(device)
+
     def put(self, ids: Tensor, gain: Tensor, noise: Tensor) -> None:
         """Remember ``gain`` and ``noise`` [n] (NaN too: a sample without targets has none)."""
         self.values[0, ids], self.values[1, ids], self.known[ids] = gain, noise, 1.0

@@ -109,11 +109,11 @@ class Filter(Policy):
         keep: keep about this share instead, (0, 1]: the threshold is a quantile of the last ``window`` gains of the
             stream. For plentiful data: on a small pool, throwing data away costs what the bad data cost.
         window: length of that memory.
-        margin: how many standard errors of its own a gain has to stand above ``threshold``.
+        margin: how many standard errors of its own a gain has to stand above ``threshold``, 1 if not given.
 
     Raises:
         ValueError: if both ``threshold`` and ``keep`` are given, ``threshold`` is NaN, ``keep`` is outside (0, 1] or
-            ``margin`` is negative.
+            ``margin`` is negative or comes with ``keep``.
 
     Example:
         >>> import torch
@@ -125,7 +125,7 @@ class Filter(Policy):
     drops = True
 
     def __init__(
-        self, threshold: float | None = None, keep: float | None = None, window: int = 4096, margin: float = 1.0
+        self, threshold: float | None = None, keep: float | None = None, window: int = 4096, margin: float | None = None
     ) -> None:
         super().__init__()
         if threshold is not None and keep is not None:
@@ -134,7 +134,9 @@ class Filter(Policy):
             raise ValueError(f"`keep` must be a share in (0, 1], got {keep}.")
         if threshold is not None and threshold != threshold:
             raise ValueError("`threshold` must be a number, got NaN, which no gain exceeds.")
-        if not margin >= 0:
+        if margin is not None and keep is not None:
+            raise ValueError(f"`margin` goes with a threshold; `keep={keep}` takes a share of the gains as they are.")
+        if margin is not None and not margin >= 0:
             raise ValueError(f"`margin` must not be negative, got {margin}.")
         if window < 2:
             raise ValueError(f"`window` must be at least 2, got {window}.")
@@ -142,7 +144,7 @@ class Filter(Policy):
         self.keep = keep
         self.window = window
         if keep is None:
-            self.margin = margin
+            self.margin = 1.0 if margin is None else margin
 
     def update(self, gain: Tensor) -> None:
         """Put the scored gains into the ring of the last ``window`` ones, without waiting for the device."""

@@ -71,8 +71,8 @@ class Probe:
 
     def log_probs(self, inputs: Mapping[str, Any], parameters: Parameters | None = None) -> Tensor:
         """Per-target log-probabilities [B, T'], with gradient if it is enabled; call it inside :meth:`quiet`."""
-        lowered = torch.is_autocast_enabled(next(self.model.parameters()).device.type)
-        key = (id(inputs), id(parameters), lowered)
+        device = next(self.model.parameters()).device.type
+        key = (id(inputs), id(parameters), torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device))
         if self._remembered is None or torch.is_grad_enabled():
             return self.call(lambda model: self.task.log_probs(model, inputs), parameters)
         if key not in self._remembered:
@@ -81,13 +81,13 @@ class Probe:
         return self._remembered[key][0]
 
     @contextmanager
-    def remembering(self) -> Iterator[None]:
-        """Inside, the same batch under the same parameters (the same objects) is run once."""
-        self._remembered = {}
+    def remembering(self, on: bool = True) -> Iterator[None]:
+        """Inside, the same batch under the same parameters (the same objects) is run once; or not, again."""
+        before, self._remembered = self._remembered, {} if on else None
         try:
             yield
         finally:
-            self._remembered = None
+            self._remembered = before
 
     @torch.no_grad()
     def nll(self, inputs: Mapping[str, Any], layout: Layout, parameters: Parameters | None = None) -> Tensor:
@@ -126,24 +126,30 @@ def shared_trunk(trunk: list[nn.Module], first_of_tail: nn.Module) -> Iterator[C
     it was given then. Parameters may differ in the tail only.
     """
     entered: list[Any] = []
-    tuples: set[nn.Module] = set()  # blocks of some models return a tuple
+    besides: dict[nn.Module, tuple[Any, ...]] = {}  # blocks of some models return a tuple
+    replaying = False
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not entered:
-            entered.append(args[0] if args else kwargs["hidden_states"])
-        elif args:
-            return (entered[0], *args[1:]), kwargs
-        else:
-            return args, {**kwargs, "hidden_states": entered[0]}
+        if replaying:
+            return ((entered[0], *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": entered[0]})
+        if entered or not (args or "hidden_states" in kwargs):
+            raise ValueError(
+                "`layers`: the model's blocks run more than once in a forward, or take their input under a name of "
+                "their own, so they cannot be shared between two models. Leave `layers` out."
+            )
+        entered.append(args[0] if args else kwargs["hidden_states"])
+        return None
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, tuple):
-            tuples.add(module)
+            besides[module] = output[1:]
 
     def skip(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return (entered[0],) if block in tuples else entered[0]
+        return (entered[0], *besides[block]) if block in besides else entered[0]
 
     def replay() -> None:
+        nonlocal replaying
+        replaying = True
         for block in trunk:
             block.forward = partial(skip, block)
 

@@ -30,7 +30,7 @@ from ggmi_callbacks.tasks import Inputs, Layout
 
 _PANEL = 32  # anchors whose code length is followed
 _VISITS = 16  # batches kept for a second look
-_LOOKS = 2  # of them looked at again at each logging step
+_LOOKS = 2  # of them looked at again at a time
 _PROMPTS = 256  # pairs for the information gain
 _SLACK = {torch.float64: 1e-6, torch.float32: 3e-3}  # of a code length between batches, autocast included
 
@@ -165,7 +165,9 @@ class Recorder:
             confidence=0.95,
         )
         self.estimators["ggmi"] = f"mixture, given {terms.conditioning}"
-        values: dict[str, Tensor] = {}
+        values = {"weight_information": weight_information(first, now, total=float(total[0]))}
+        if self._anchor_nll is not None:
+            values["anchor_nll"] = self._anchor_nll
         for name, term in terms._asdict().items():
             if isinstance(term, Interval):
                 name = name if name == "ggmi" or not name.startswith("per_") else f"ggmi_{name}"

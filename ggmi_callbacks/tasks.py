@@ -1,6 +1,6 @@
 """What the engine has to know of a model and its batches: which samples are in one, and how likely they are.
 
-A *task* answers four questions about a batch of model inputs and knows no trainer: where its samples are
+A *task* answers these questions about a batch of model inputs and knows no trainer: where its samples are
 (:meth:`Task.layout`), the log-probability of each of their targets (:meth:`Task.log_probs`), the same read off a
 forward that has already run (:meth:`Task.output_log_probs`), and the batch without some of its samples
 (:meth:`Task.select`).
@@ -197,11 +197,20 @@ class CausalLM(Task):
         kept = inputs.get(_SOME)
         if kept is None:
             return target_log_probs(logits, labels)
+        if logits.shape[1] != len(kept):
+            raise ValueError(f"`stride`: {type(model).__name__} does not know `logits_to_keep`; leave `stride` out.")
         found = target_log_probs(logits, labels, labels[:, kept + 1])
         return found.new_zeros(labels[:, 1:].shape).index_copy_(1, kept, found)
 
     def thin(self, inputs: Mapping[str, Any], layout: Layout, stride: int) -> tuple[Inputs, Layout]:
-        """See :meth:`Task.thin`; the language-model head runs on the chosen positions alone."""
+        """See :meth:`Task.thin`; the language-model head runs on the chosen positions alone.
+
+        Raises:
+            ValueError: for a packed batch, where a sample's positions would depend on its neighbours.
+
+        """
+        if layout.segment is not None:
+            raise ValueError(f"`stride={stride}` needs one sample a row; this batch is packed. Leave `stride` out.")
         kept = torch.arange(0, layout.target.shape[1], stride, device=layout.target.device)
         chosen = torch.zeros_like(layout.target[0]).index_fill_(0, kept, True)
         return {**inputs, _SOME: kept}, replace(layout, target=layout.target & chosen)
@@ -213,8 +222,11 @@ class CausalLM(Task):
         begun = is_target.cumsum(1)
         if layout.segment is None:
             mask = inputs.get("attention_mask")
+            if mask is not None and mask.dim() != 2:
+                raise ValueError(f"`attention_mask` must be [B, T] to leave prompts out, got {tuple(mask.shape)}.")
             seen = F.pad(begun[:, 1:], (0, 1), value=1) > 0  # from the token before the first target on
-            return {**inputs, "attention_mask": seen.long() if mask is None else mask * seen}
+            visible = seen.long() if mask is None else mask * seen
+            return {**inputs, "attention_mask": visible, "position_ids": (visible.cumsum(1) - 1).clamp_min(0)}
         positions = inputs["position_ids"]
         starts = positions == 0
         # Targets before the segment, carried along it: the running count never falls.
@@ -222,8 +234,11 @@ class CausalLM(Task):
         first = F.pad(is_target[:, 1:], (0, 1)) * (begun == before) * (1 - is_target)
         place = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
         restarted = place - torch.where(starts | (first > 0), place, 0).cummax(1).values
-        bounds = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
-        return {k: v for k, v in inputs.items() if k not in bounds} | {"position_ids": restarted}
+        bounds = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")  # then read off the positions
+        out = {k: v for k, v in inputs.items() if k not in bounds} | {"position_ids": restarted}
+        if "seq_idx" in out:
+            out["seq_idx"] = ((restarted == 0).cumsum(1) - 1).int()
+        return out
 
     def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.output_log_probs`."""

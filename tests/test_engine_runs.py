@@ -71,6 +71,9 @@ def test_looks_back_are_rare_in_a_run_without_a_budget(build) -> None:
         if step % 10 == 9:
             seen.append("ggmi/anchor_nll" in loop.engine.log())
     assert [10 * (i + 1) for i, looked in enumerate(seen) if looked] == [10, 110, 210]
+    assert {"ggmi/anchor_nll", "ggmi/weight_information"} <= set(
+        loop.engine.finish()
+    )  # those at the end are of the end
 
 
 def test_short_runs_are_scored_whatever_the_overhead(build) -> None:

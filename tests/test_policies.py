@@ -283,3 +283,5 @@ def test_a_gain_has_to_stand_above_the_threshold_by_its_noise():
     assert Reweight()(gain, noise=noise).equal(Reweight()(gain))
     with pytest.raises(ValueError, match="`margin` must not be negative, got -1"):
         Filter(margin=-1.0)
+    with pytest.raises(ValueError, match="`margin` goes with a threshold"):
+        Filter(keep=0.5, margin=1.0)

@@ -1,4 +1,4 @@
-"""Gain of the samples in a live batch: three estimators of one number, and what their prompts say about them."""
+"""Gain of the samples in a live batch: three estimators of one number, other counts, and all of them together."""
 
 from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer

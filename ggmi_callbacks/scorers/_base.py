@@ -24,6 +24,13 @@ class Score(NamedTuple):
     noise: Tensor
 
 
+def checked(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Return ``dtype`` if scoring can be autocast to it."""
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"`dtype` must be torch.bfloat16, torch.float16 or None, got {dtype!r}.")
+    return dtype
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """Autocast to ``dtype`` inside; as it is outside if that is None."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
@@ -117,5 +124,6 @@ class TokenScorer(Scorer):
         noise = (squares * count / (count - 1).clamp_min(1)).sqrt()
         if scored is layout:
             return Score(total, noise)
+        noise = noise.masked_fill((count == 1) & (layout.tokens > 1), float("nan"))  # one of several tells no spread
         scale = layout.tokens / count  # NaN or infinite where there is nothing to scale
         return Score(total * scale, noise * scale)

@@ -20,6 +20,8 @@ _PRIME = 1_000_003
 class DistinctScorer(Scorer):
     """novelty(z) = log of the share of distinct n-grams among a sample's targets; zero if it has none.
 
+    It is never positive: alone, filter by it with ``Filter(keep=...)`` or a negative threshold.
+
     Args:
         n: tokens in an n-gram.
 

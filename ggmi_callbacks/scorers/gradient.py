@@ -206,21 +206,28 @@ def second_moment_scales(
         raise ValueError(
             "`optimizer_aware=True` needs the run's optimiser: set `engine.optimizer`, or use one of the callbacks."
         )
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    scales: Parameters = {}
-    for name in names:
-        parameter = probe.trainable[name]
-        state = optimizer.state.get(parameter)
-        if not state:
-            return None
-        if "exp_avg_sq" not in state:
+    chosen = {name: probe.trainable[name] for name in names}
+    for name, parameter in chosen.items():
+        group, state = groups.get(id(parameter)), optimizer.state.get(parameter, {})
+        if group is None:
+            raise ValueError(f"`optimizer_aware=True`: the optimiser does not train {name}; choose other `layers`.")
+        if "betas" not in group or (state and not {"exp_avg_sq", "step"} <= set(state)):
             raise ValueError(
-                f"`optimizer_aware=True` needs Adam's second moments, and {type(optimizer).__name__} keeps "
-                f"{sorted(state)}: use Adam or AdamW, or `optimizer_aware=False`."
+                f"`optimizer_aware=True` needs Adam's second moments, which {type(optimizer).__name__} does not keep: "
+                "use Adam or AdamW, or `optimizer_aware=False`."
             )
-        group = groups[id(parameter)]
+    if not any(optimizer.state.get(p) for p in chosen.values()):
+        return None
+    scales: Parameters = {}
+    for name, parameter in chosen.items():
+        group, state = groups[id(parameter)], optimizer.state.get(parameter)
+        if not state:  # has had no gradient yet, an expert without tokens: its steps would be of no known size
+            scales[name] = torch.zeros_like(parameter, dtype=torch.float32)
+            continue
         correction = 1 - group["betas"][1] ** torch.as_tensor(state["step"], dtype=torch.float32)
-        second = state["exp_avg_sq"].float() / correction.to(parameter.device)
+        second = state["exp_avg_sq"].to(parameter.device).float() / correction.to(parameter.device)
         scales[name] = 1 / (second.sqrt() + group["eps"])
     return scales
 

@@ -9,6 +9,7 @@ let one virtue pay for another vice; the minimum does not. Positive is within ``
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,11 +24,14 @@ from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
+_ENOUGH = 8  # held-out anchors for a median deviation
 _LEAST_SPREAD = 0.05  # in the score's own unit: where all anchors agree, smaller differences do not count
 
 
 class JointScorer(Scorer):
     """The least of several scores, each in spreads (1.48 x median absolute deviation) of the held-out anchors.
+
+    Its unit, in the ledger and in logs too, is spreads and not nats.
 
     Args:
         scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain, prompt
@@ -57,8 +61,11 @@ class JointScorer(Scorer):
         self._center = self._spread = torch.empty(0)
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
-        """Those that the first scorer to restrict them asks for."""
-        return next((names for s in self.scorers if (names := s.shadow_parameters(probe)) is not None), None)
+        """Those that the scorers ask for who restrict them."""
+        asked = {tuple(names) for s in self.scorers if (names := s.shadow_parameters(probe)) is not None}
+        if len(asked) > 1:
+            raise ValueError("`scorers` ask for shadows of different layers: give them the same `layers`.")
+        return list(asked.pop()) if asked else None
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Prepare every scorer, and find the scale on the anchors that the shadow held out."""
@@ -68,10 +75,20 @@ class JointScorer(Scorer):
         held = [anchors[i] for i in shadow.heldout]
         layouts = [probe.task.layout(batch) for batch in held]
         scores = [torch.stack([s(b, y) for s in self.scorers]) for b, y in zip(held, layouts, strict=True)]
-        found = torch.cat(scores, 1)  # [scorers, held-out anchors]
-        self._center = found.median(1, keepdim=True).values
-        deviation = (found - self._center).abs().median(1, keepdim=True).values
+        found = torch.cat(scores, 1).float()  # [scorers, held-out anchors]
+        self._center = found.nanquantile(0.5, 1, keepdim=True)
+        deviation = (found - self._center).abs().nanquantile(0.5, 1, keepdim=True)
         self._spread = (1.4826 * deviation).clamp_min(_LEAST_SPREAD)
+        if not self._center.isfinite().all():
+            raise ValueError(
+                "`anchors` that the shadow held out cannot be scored: they are too short, or have no target."
+            )
+        if (count := found.shape[1]) < _ENOUGH:
+            warnings.warn(
+                f"the scale of JointScorer rests on {count} held-out anchors; give at least {4 * _ENOUGH} anchors, of "
+                "which a quarter is held out.",
+                stacklevel=2,
+            )
 
     def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
         """See :meth:`Scorer.gain`."""

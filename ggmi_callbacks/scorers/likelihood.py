@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks.probe import Parameters, Probe, blocks, shared_trunk
-from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast, checked
 from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
@@ -30,8 +30,9 @@ class LikelihoodScorer(TokenScorer):
             the anchors could *still* teach; after some epochs it says more about W than about z.
         layers: the shadow trains only the last so many blocks (and not the embeddings); the blocks below them run
             once for both terms. ``None`` for all. Needs ``reference="initial"``.
-        stride: score every so many-th position only, scaled up: the head, in a model with a large vocabulary a good
-            part of a forward, runs on those alone.
+        stride: score every so many-th position of a row only, scaled up: the head, in a model with a large vocabulary
+            a good part of a forward, runs on those alone. For rows padded on the right; packed batches are refused,
+            and a sample of fewer targets than two scored ones is not scored.
         dtype: autocast the scoring forwards to it, for example ``torch.bfloat16`` beside training in float32.
         normalize: see :class:`Scorer`.
 
@@ -53,7 +54,7 @@ class LikelihoodScorer(TokenScorer):
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if layers is not None and reference == "current":
             raise ValueError("`layers` shares the blocks below them between two fixed models: use reference='initial'.")
-        self.reference, self.layers, self.stride, self.dtype = reference, layers, stride, dtype
+        self.reference, self.layers, self.stride, self.dtype = reference, layers, stride, checked(dtype)
         self.static = reference == "initial"
         self._initial: Parameters | None = None
 
@@ -68,26 +69,54 @@ class LikelihoodScorer(TokenScorer):
         return names
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
-        """Keep the shadow and, if they are the reference, the initial weights."""
+        """Keep the shadow and, if they are the reference, the initial weights.
+
+        Raises:
+            ValueError: if ``layers`` cannot be: the model is no chain of blocks, or the shadow has trained others.
+
+        """
         self._probe, self._shadow = probe, shadow.parameters
         self._initial = probe.snapshot() if self.reference == "initial" else None
+        if self.layers is not None:
+            if others := set(self._shadow) - set(self.shadow_parameters(probe) or ()):
+                raise ValueError(
+                    f"`layers={self.layers}`: the shadow has trained more than those, {sorted(others)[:3]}."
+                )
+            self._check_chain(anchors[0])
 
     @torch.no_grad()
     def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
         """See :meth:`TokenScorer.token_gain`."""
-        probe = self._probe
         if self.stride > 1:
-            inputs, layout = probe.task.thin(inputs, layout, self.stride)
-        with probe.quiet(), autocast(layout.target.device, self.dtype):
-            if self.layers is None:
-                without, given = (probe.log_probs(inputs, weights) for weights in (self._initial, self._shadow))
-            else:
-                trunk, tail = self._split(probe)
-                with shared_trunk(trunk, tail[0]) as replay:
-                    without = probe.log_probs(inputs, self._initial)
-                    replay()
-                    given = probe.log_probs(inputs, {**(self._initial or {}), **self._shadow})
+            inputs, layout = self._probe.task.thin(inputs, layout, self.stride)
+        with self._probe.quiet(), autocast(layout.target.device, self.dtype):
+            without, given = self._both(inputs) if self.layers is None else self._both_on_one_trunk(inputs)
         return given - without, layout
+
+    def _both(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Log-probabilities under W and under W'."""
+        complete = self._initial is None or len(self._shadow) == len(self._initial)
+        shadow = self._shadow if complete else {**(self._initial or {}), **self._shadow}
+        return self._probe.log_probs(inputs, self._initial), self._probe.log_probs(inputs, shadow)
+
+    def _both_on_one_trunk(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The same where they differ in the last blocks only."""
+        trunk, tail = self._split(self._probe)
+        with self._probe.remembering(False), shared_trunk(trunk, tail[0]) as replay:
+            without = self._probe.log_probs(inputs, self._initial)
+            replay()
+            return without, self._probe.log_probs(inputs, {**(self._initial or {}), **self._shadow})
+
+    @torch.no_grad()
+    def _check_chain(self, batch: Inputs) -> None:
+        """Models whose later blocks get more than the output of those before them do not survive the short cut."""
+        with self._probe.quiet():
+            pairs = zip(self._both(batch), self._both_on_one_trunk(batch), strict=True)
+            if not all(torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in pairs):
+                raise ValueError(
+                    f"`layers={self.layers}`: the blocks of {type(self._probe.model).__name__} are not a plain chain, "
+                    "so they cannot be run once for two models. Leave `layers` out."
+                )
 
     def _split(self, probe: Probe) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
         """Blocks below the last ``layers`` ones, and those."""

@@ -326,5 +326,11 @@ def test_optimizer_awareness_without_second_moments_is_refused_by_name(build) ->
     optimizer = torch.optim.SGD(probe.model.parameters(), lr=1e-3, momentum=0.9)
     log_p(probe, BATCH).sum().backward()
     optimizer.step()
-    with pytest.raises(ValueError, match=r"SGD keeps .*momentum_buffer"):
+    with pytest.raises(ValueError, match="second moments, which SGD does not keep"):
         scorer.refresh(0, optimizer)
+    bare = torch.optim.SGD(probe.model.parameters(), lr=1e-3)
+    with pytest.raises(ValueError, match="second moments, which SGD does not keep"):
+        scorer.refresh(0, bare)
+    partial = torch.optim.AdamW(list(probe.model.parameters())[:1], lr=1e-3)
+    with pytest.raises(ValueError, match="the optimiser does not train"):
+        scorer.refresh(0, partial)

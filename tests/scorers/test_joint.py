@@ -68,6 +68,9 @@ class Told(Scorer):
         return Score(self.gain(inputs, layout), self.gain(inputs, layout).abs() / 10)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:the scale of JointScorer")
+
+
 @pytest.fixture
 def probe(make_model) -> Probe:
     return Probe(make_model(vocab_size=VOCABULARY), TASK)
@@ -93,8 +96,8 @@ def test_the_worst_count_decides_on_the_scale_of_the_held_out_anchors(probe: Pro
     here = BATCH["input_ids"][:, 0]
     each, noise = [], []
     for table in tables:
-        center = table[held].median()
-        spread = 1.4826 * (table[held] - center).abs().median()
+        center = table[held].quantile(0.5)
+        spread = 1.4826 * (table[held] - center).abs().quantile(0.5)
         each.append((table[here] - center) / spread)
         noise.append(table[here].abs() / 10 / spread)
     worst = torch.stack(each).min(0)
@@ -149,6 +152,50 @@ def test_the_shadow_is_that_of_the_scorer_that_restricts_it(probe: Probe) -> Non
     tail = LikelihoodScorer(layers=1)
     assert JointScorer([PromptInformationScorer(), tail]).shadow_parameters(probe) == tail.shadow_parameters(probe)
     assert JointScorer().shadow_parameters(probe) is None
+
+
+def test_a_shadow_of_some_layers_is_completed_by_the_weights_from_before_training(probe: Probe) -> None:
+    """Else every scorer but the one that asked for it would follow the live weights below those layers."""
+    tail = LikelihoodScorer(layers=1)
+    shadow = shadow_of({k: p for k, p in moved(probe, 0.1).items() if k in tail.shadow_parameters(probe)})
+    shadow.heldout = [0, 1, 2, 3, 4]
+    for scorers in ([tail, PromptInformationScorer()], [LikelihoodScorer(), tail]):
+        joint = JointScorer(scorers)
+        joint.prepare(probe, ANCHORS, shadow)
+        expected = [s(BATCH, LAYOUT) for s in joint.scorers], joint(BATCH, LAYOUT)
+        state, before = joint.state_dict(), probe.snapshot()
+        with torch.no_grad():
+            for name, p in moved(probe, 0.2).items():
+                probe.trainable[name].copy_(p)
+        assert torch.allclose(joint(BATCH, LAYOUT), expected[1], atol=1e-4)
+        for found, wanted in zip((s(BATCH, LAYOUT) for s in joint.scorers), expected[0], strict=True):
+            assert torch.allclose(found, wanted, atol=1e-4)
+        resumed = JointScorer(scorers)
+        resumed.prepare(probe, ANCHORS, shadow)
+        resumed.load_state_dict(state)
+        assert torch.allclose(resumed(BATCH, LAYOUT), expected[1], atol=1e-4)
+        with torch.no_grad():
+            for name, p in before.items():
+                probe.trainable[name].copy_(p)
+
+
+def test_different_layers_are_refused(probe: Probe) -> None:
+    with pytest.raises(ValueError, match="give them the same `layers`"):
+        JointScorer([LikelihoodScorer(layers=1), LikelihoodScorer(layers=2)]).shadow_parameters(probe)
+
+
+def test_anchors_without_a_score_do_not_make_the_scale(probe: Probe) -> None:
+    mixed = [{**ANCHORS[0], "labels": ANCHORS[0]["labels"].clone()}, *ANCHORS[1:]]
+    bad = torch.zeros(VOCABULARY)
+    bad[mixed[0]["input_ids"][0, 0]] = float("nan")
+    table = torch.arange(VOCABULARY).float() + bad
+    joint = JointScorer([Told(table)])
+    joint.prepare(probe, mixed, shadow_with(probe, [0, 1, 2, 3]))
+    assert joint._center.isfinite().all()
+    with pytest.raises(ValueError, match="`anchors` that the shadow held out cannot be scored"):
+        JointScorer([Told(table * float("nan"))]).prepare(probe, ANCHORS, shadow_with(probe, [0]))
+    with pytest.warns(UserWarning, match="rests on 2 held-out anchors"):
+        JointScorer([Told(torch.arange(VOCABULARY).float())]).prepare(probe, ANCHORS, shadow_with(probe, [0]))
 
 
 def test_scores_that_change_are_refused_by_name() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ggmi_callbacks import CausalLM, LikelihoodScorer
+from ggmi_callbacks import CausalLM, LikelihoodScorer, SampleLoss
 from ggmi_callbacks.probe import Probe, blocks
 from ggmi_callbacks.scorers import train_shadow
 from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
@@ -165,6 +165,35 @@ def test_a_shadow_of_the_last_blocks_is_trained_in_them_alone(probe: Probe) -> N
     assert set(shadow.parameters) == set(names)
 
 
+def test_a_wider_shadow_than_layers_is_refused(probe: Probe) -> None:
+    scorer = LikelihoodScorer(layers=1)
+    with pytest.raises(ValueError, match="the shadow has trained more than those"):
+        scorer.prepare(probe, ANCHORS, shadow_of(moved(probe, 0.05)))
+
+
+def test_a_model_that_is_no_chain_of_blocks_is_refused(probe: Probe) -> None:
+    """Its last block also gets what is made inside the first one, which is not run a second time."""
+    first, last = blocks(probe.model)[0], blocks(probe.model)[-1]
+    kept: list[Tensor] = []
+    first.mlp.register_forward_hook(lambda module, args, output: kept.append(output))
+    last.register_forward_hook(lambda module, args, output: output + 1e4 * kept.pop() if kept else output)
+    names = LikelihoodScorer(layers=1).shadow_parameters(probe)
+    with pytest.raises(ValueError, match="are not a plain chain"):
+        LikelihoodScorer(layers=1).prepare(probe, ANCHORS, shadow_of({k: moved(probe, 0.1)[k] for k in names}))
+
+
+def test_blocks_that_run_twice_a_forward_are_refused(probe: Probe) -> None:
+    twice = Probe(probe.model, SampleLoss(lambda model, batch: -sum(TASK_OF(model, batch) for _ in range(2))))
+    scorer = LikelihoodScorer(layers=1)
+    names = scorer.shadow_parameters(twice)
+    with pytest.raises(ValueError, match="blocks run more than once in a forward"):
+        scorer.prepare(twice, ANCHORS, shadow_of({k: moved(probe, 0.1)[k] for k in names}))
+
+
+def TASK_OF(model, batch) -> Tensor:
+    return CausalLM().log_probs(model, batch).sum(1)
+
+
 def test_every_second_position_is_scored_exactly_and_scaled_up(probe: Probe) -> None:
     shadow = moved(probe, 0.05)
     scorer = LikelihoodScorer(stride=2)
@@ -174,8 +203,11 @@ def test_every_second_position_is_scored_exactly_and_scaled_up(probe: Probe) -> 
     even = LAYOUT.target & (torch.arange(LAYOUT.target.shape[1]) % 2 == 0)
     expected = (tokens * even).sum(1) * LAYOUT.tokens / even.sum(1)
     assert torch.allclose(scorer(BATCH, LAYOUT), expected, atol=2e-5)
+    one = even.sum(1) == 1
+    assert torch.equal(scorer.score(BATCH, LAYOUT).noise.isnan(), one & (LAYOUT.tokens > 1))
     together = packed(SAMPLES)
-    assert scorer(together, CausalLM().layout(together, 6)).isfinite().all()
+    with pytest.raises(ValueError, match="needs one sample a row; this batch is packed"):
+        scorer(together, CausalLM().layout(together, 6))
 
 
 def test_scoring_in_lower_precision_keeps_the_gains(probe: Probe) -> None:
@@ -207,6 +239,7 @@ def test_noise_is_the_standard_error_of_a_sum_over_targets(probe: Probe) -> None
     [
         ({"layers": 0}, "`layers` must be at least 1, got 0"),
         ({"stride": 0}, "`stride` must be at least 1, got 0"),
+        ({"dtype": "bfloat16"}, "`dtype` must be torch.bfloat16, torch.float16 or None, got 'bfloat16'"),
         ({"layers": 1, "reference": "current"}, "use reference='initial'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from ggmi_callbacks import CausalLM, PromptInformationScorer
 from ggmi_callbacks.probe import Probe
@@ -30,6 +31,26 @@ def test_it_is_the_difference_to_the_answer_behind_the_last_token_of_its_prompt_
     expected = probe.nll(cut, TASK.layout(cut)) - probe.nll(whole, TASK.layout(whole))
     assert expected.abs().min() > 1e-4  # the prompt matters, so that leaving it in would show
     assert torch.allclose(information(probe, whole), expected, atol=1e-6)
+
+
+def test_models_with_absolute_positions_start_the_answer_at_zero() -> None:
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    gpt2 = Probe(GPT2LMHeadModel(config).double(), TASK)
+    cut, whole = padded([(ids[2:], labels[2:]) for ids, labels in SAMPLES]), padded(SAMPLES)
+    expected = gpt2.nll(cut, TASK.layout(cut)) - gpt2.nll(whole, TASK.layout(whole))
+    assert torch.allclose(information(gpt2, whole), expected, atol=1e-6)
+    assert torch.allclose(information(gpt2, packed(SAMPLES), 6), expected, atol=1e-6)
+
+
+def test_boundaries_of_a_packed_batch_are_rebuilt() -> None:
+    batch = packed(SAMPLES, boundaries=True)
+    alone = TASK.promptless(batch, TASK.layout(batch, 6))
+    assert not any(key.startswith(("cu_", "max_")) for key in alone)
+    starts = (alone["position_ids"] == 0)[0].nonzero().flatten().tolist()
+    lengths = [len(ids) for ids, _ in SAMPLES]
+    begin = [sum(lengths[:i]) for i in range(6)]
+    assert starts == sorted(begin + [b + 2 for b in begin])  # prompts of three tokens, of which the last stays
+    assert torch.equal(alone["seq_idx"][0].diff().nonzero().flatten() + 1, torch.tensor(starts[1:]))
 
 
 @pytest.mark.parametrize("boundaries", [False, True])
