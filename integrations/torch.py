@@ -21,7 +21,7 @@ Any other model, with a per-sample loss, in three calls a step:
         engine.end_step()
 
 Both keep the engine's contract; :func:`batches` makes anchors of a loader, and sample ids ride along if the loader
-was made with ``Numbered`` and ``CarryIds``. A scorer with ``optimizer_aware=True`` needs ``engine.optimizer = optimizer``.
+was made with ``Numbered`` and ``CarryIds``. A scorer with ``optimizer_aware=True`` needs ``engine.optimizer`` set.
 """
 
 from __future__ import annotations

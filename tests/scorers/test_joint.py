@@ -45,6 +45,12 @@ def test_novelty_is_the_log_share_of_distinct_n_grams_among_targets(form: str) -
     assert torch.allclose(found, WANTED)
 
 
+def test_no_n_gram_reaches_from_one_packed_sample_into_the_next() -> None:
+    batch = packed([repeating(3, 7, prompt=0), repeating(7, 7, 7, prompt=0)])  # 7 | 7 7 7, all of them targets
+    found = DistinctScorer(n=2)(batch, TASK.layout(batch, 2))
+    assert torch.allclose(found, torch.tensor([0.0, math.log(1 / 2)]))
+
+
 def test_distinct_refuses_what_it_cannot_count() -> None:
     with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
         DistinctScorer(n=0)

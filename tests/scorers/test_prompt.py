@@ -67,6 +67,15 @@ def test_a_sample_without_a_prompt_has_none(probe: Probe) -> None:
     assert torch.equal(information(probe, bare), torch.zeros(4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_sample_without_targets_has_none_and_leaves_the_others_alone(probe: Probe, left: bool) -> None:
+    ids, labels = SAMPLES[2]
+    masked = [*SAMPLES[:2], (ids, torch.full_like(labels, -100)), *SAMPLES[3:]]
+    expected = information(probe, padded(SAMPLES, left))
+    expected[2] = 0
+    assert torch.allclose(information(probe, padded(masked, left)), expected, atol=1e-6)
+
+
 def test_the_shadow_is_the_default_and_never_changes(probe: Probe) -> None:
     batch, scorer = padded(SAMPLES), PromptInformationScorer()
     scorer.prepare(probe, [], shadow_of(probe.snapshot()))
