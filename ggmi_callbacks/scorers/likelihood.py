@@ -111,8 +111,8 @@ class LikelihoodScorer(TokenScorer):
     def _check_chain(self, batch: Inputs) -> None:
         """Models whose later blocks get more than the output of those before them do not survive the short cut."""
         with self._probe.quiet():
-            pairs = zip(self._both(batch), self._both_on_one_trunk(batch), strict=True)
-            if not all(torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in pairs):
+            wanted, found = (torch.stack(both(batch)) for both in (self._both, self._both_on_one_trunk))
+            if (wanted - found).abs().mean() > 0.01 * wanted.abs().mean():  # beyond the rounding of any dtype
                 raise ValueError(
                     f"`layers={self.layers}`: the blocks of {type(self._probe.model).__name__} are not a plain chain, "
                     "so they cannot be run once for two models. Leave `layers` out."
