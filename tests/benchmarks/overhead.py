@@ -11,7 +11,8 @@ the peak of the whole process on a CPU, of the allocator on a GPU, over that of 
 
 A budget is kept over a run, not over five steps, the first of which are always scored. For those settings:
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/overhead.py --size 8m --length 64 --steps 500 --only overhead=
+    OMP_NUM_THREADS=1 python tests/benchmarks/overhead.py --size 8m --batch 64 --length 8 --steps 200 \\
+        --only overhead=
 
 A naive per-sample backward over the batch, what gradient scoring costs without forward-mode differentiation, stands
 beside, and, in an environment that has it (`pip install bergson`), Bergson's callback, which records gradients and
