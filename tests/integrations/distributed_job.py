@@ -52,3 +52,6 @@ if __name__ == "__main__":
             for e in trainer.state.log_history
         ]
         torch.save({"rows": rows, "parameters": parameters, "logs": logs}, output)
+    if torch.distributed.is_initialized():  # a rank that leaves while gloo's threads still run may be aborted
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
