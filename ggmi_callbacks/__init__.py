@@ -51,22 +51,6 @@ if TYPE_CHECKING:
 _NAMES = {
     "engine": ["GainEngine"],
     "ledger": ["Ledger"],
-    "metrics": [
-        "CodeLength",
-        "ConditionalMutualInformation",
-        "DivergenceBound",
-        "EffectiveDiversity",
-        "GGMI",
-        "GGMIUpperBound",
-        "Gain",
-        "GaussianEntropy",
-        "GeneralizationBound",
-        "InformationGain",
-        "KNNEntropy",
-        "MatrixEntropy",
-        "MutualInformation",
-        "WeightInformation",
-    ],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "sample_loss": ["SampleLoss"],
     "samples": ["CarryIds", "Numbered"],
@@ -82,7 +66,7 @@ _NAMES = {
     ],
     "tasks": ["CausalLM", "Task"],
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}  # of all but the metrics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -126,10 +110,10 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name in _HOMES:
-            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
+        if name in __all__:
+            return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'metrics')}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

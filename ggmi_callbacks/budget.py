@@ -34,8 +34,7 @@ class Budget:
         self.overhead = overhead
         self._cuda = device.type == "cuda"
         self._open: list[tuple[str, _Mark, _Mark]] = []
-        self.seconds: dict[str, float] = defaultdict(float)
-        """Spent so far, by kind of work."""
+        self._spent: dict[str, float] = defaultdict(float)
         self._count: dict[str, int] = defaultdict(int)
         self._elapsed = 0.0
         self._step_began: float | None = None
@@ -72,14 +71,14 @@ class Budget:
         if not self._count[kind]:
             return False
         estimate = sum(self._mean(k) for k, _, _ in self._open) + self._mean(kind)
-        return sum(self.seconds.values()) + estimate <= self.overhead * self.elapsed
+        return sum(self._spent.values()) + estimate <= self.overhead * self.elapsed
 
     def settle(self) -> None:
         """Read the open timings; on CUDA this waits for them."""
         for kind, start, end in self._open:
             if self._cuda:
                 end.synchronize()
-            self.seconds[kind] += start.elapsed_time(end) / 1e3 if self._cuda else end - start
+            self._spent[kind] += start.elapsed_time(end) / 1e3 if self._cuda else end - start
             self._count[kind] += 1
         self._open.clear()
 
@@ -91,13 +90,13 @@ class Budget:
     @property
     def share(self) -> float:
         """The engine's own share of step time so far."""
-        return sum(self.seconds.values()) / max(self.elapsed, 1e-9)
+        return sum(self._spent.values()) / max(self.elapsed, 1e-9)
 
     def _open_of(self, kind: str) -> int:
         return sum(k == kind for k, _, _ in self._open)
 
     def _mean(self, kind: str) -> float:
-        return self.seconds[kind] / self._count[kind] if self._count[kind] else 0.0
+        return self._spent[kind] / self._count[kind] if self._count[kind] else 0.0
 
     def _mark(self) -> _Mark:
         if not self._cuda:

@@ -73,8 +73,7 @@ class JointScorer(Scorer):
         for scorer in self.scorers:
             scorer.prepare(probe, anchors, shadow)
         held = [anchors[i] for i in shadow.heldout]
-        layouts = [probe.task.layout(batch) for batch in held]
-        scores = [torch.stack([s(b, y) for s in self.scorers]) for b, y in zip(held, layouts, strict=True)]
+        scores = [self._scores(batch, probe.task.layout(batch)).gain for batch in held]
         found = torch.cat(scores, 1).float()  # [scorers, held-out anchors]
         self._center = found.nanquantile(0.5, 1, keepdim=True)
         deviation = (found - self._center).abs().nanquantile(0.5, 1, keepdim=True)
@@ -96,12 +95,16 @@ class JointScorer(Scorer):
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; the noise is that of the score where the sample is worst."""
-        with self._probe.remembering():
-            scores = [scorer.score(inputs, layout) for scorer in self.scorers]
-        gain, noise = (torch.stack(values) for values in zip(*scores, strict=True))
+        gain, noise = self._scores(inputs, layout)
         worst = ((gain - self._center) / self._spread).min(0)
         spread = self._spread.expand_as(noise).gather(0, worst.indices[None])[0]
         return Score(self.tolerance + worst.values, noise.gather(0, worst.indices[None])[0] / spread)
+
+    def _scores(self, inputs: Inputs, layout: Layout) -> Score:
+        """Every scorer's gain and noise, [scorers, n] each; what several of them need is run once."""
+        with self._probe.remembering():
+            scores = [scorer.score(inputs, layout) for scorer in self.scorers]
+        return Score(*(torch.stack(values) for values in zip(*scores, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
         """The scale, and what the scorers keep."""
