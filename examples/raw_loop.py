@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ggmi_callbacks import Filter, Monitor, Policy, Reweight
-from ggmi_callbacks.integrations.torch import CarryIds, GainEngine, Numbered, SampleLoss, batches
+from ggmi_callbacks.integrations.loop import CarryIds, GainEngine, Numbered, SampleLoss, batches
 
 
 def generate(images: Tensor, labels: Tensor, n: int, wrong: float, draw: torch.Generator) -> list[dict]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
-    from ggmi_callbacks.engine import GainEngine
-    from ggmi_callbacks.ledger import Ledger
+    from ggmi_callbacks.data import CarryIds, Numbered
+    from ggmi_callbacks.engine import GainEngine, Ledger
     from ggmi_callbacks.metrics import (
         GGMI,
         CodeLength,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
         WeightInformation,
     )
     from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
-    from ggmi_callbacks.sample_loss import SampleLoss
-    from ggmi_callbacks.samples import CarryIds, Numbered
     from ggmi_callbacks.scorers import (
         DistinctScorer,
         GradientScorer,
@@ -46,14 +44,13 @@ if TYPE_CHECKING:
         Scorer,
         TokenScorer,
     )
-    from ggmi_callbacks.tasks import CausalLM, Task
+    from ggmi_callbacks.tasks import CausalLM, SampleLoss, Task
+    from ggmi_callbacks.weighting.attach import attach
 
 _NAMES = {
-    "engine": ["GainEngine"],
-    "ledger": ["Ledger"],
+    "data": ["CarryIds", "Numbered"],
+    "engine": ["GainEngine", "Ledger"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
-    "sample_loss": ["SampleLoss"],
-    "samples": ["CarryIds", "Numbered"],
     "scorers": [
         "DistinctScorer",
         "GradientScorer",
@@ -64,7 +61,8 @@ _NAMES = {
         "Scorer",
         "TokenScorer",
     ],
-    "tasks": ["CausalLM", "Task"],
+    "tasks": ["CausalLM", "SampleLoss", "Task"],
+    "weighting.attach": ["attach"],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}  # of all but the metrics
 
@@ -103,6 +101,7 @@ __all__ = [
     "Task",
     "TokenScorer",
     "WeightInformation",
+    "attach",
     "functional",
     "metrics",
 ]

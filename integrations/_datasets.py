@@ -9,8 +9,8 @@ import datasets
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ggmi_callbacks.rng import preserved_rng
-from ggmi_callbacks.samples import Numbered
+from ggmi_callbacks.data import Numbered
+from ggmi_callbacks.model import preserved_rng
 from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
 
 

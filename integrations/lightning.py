@@ -33,12 +33,13 @@ except ImportError:  # pragma: no cover - pytorch_lightning alone
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from ggmi_callbacks.engine import GainEngine
-from ggmi_callbacks.integrations.torch import batches
-from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.loss import causal_lm
+from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.integrations.loop import batches
 from ggmi_callbacks.policies import Monitor, Policy
-from ggmi_callbacks.sample_loss import SampleLoss, unwrap_batch, wrap_batch
 from ggmi_callbacks.scorers import Scorer
+from ggmi_callbacks.tasks import SampleLoss, unwrap_batch, wrap_batch
+from ggmi_callbacks.weighting.attach import attach
+from ggmi_callbacks.weighting.loss import causal_lm
 
 SAMPLE_LOSS = "sample_loss"
 """Key of per-sample losses [n] in what ``training_step`` returns."""
@@ -133,7 +134,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
             else:
                 self.engine.load_state_dict(self._saved)
         if name:
-            attachment = self.engine.attach(model)
+            attachment = attach(self.engine, model)
             attachment.__enter__()
             self._undo = [lambda: attachment.__exit__()]
         else:

@@ -29,14 +29,14 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
         "pip install 'ggmi-callbacks[transformers]'"
     ) from error
 
+from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.integrations._datasets import anchor_batches, check_size, number, read_sources
-from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.loss import fit_columns, scale_gradient, weigh_loss
 from ggmi_callbacks.policies import Monitor, Policy
-from ggmi_callbacks.samples import CarryIds
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
+from ggmi_callbacks.weighting.loss import fit_columns, scale_gradient, weigh_loss
 
 
 class GGMICallback(TrainerCallback):

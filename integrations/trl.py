@@ -28,8 +28,8 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 from transformers import Trainer
 
 from ggmi_callbacks.integrations import transformers as base
-from ggmi_callbacks.loss import scale_gradient
 from ggmi_callbacks.tasks import CausalLM, Inputs, Task
+from ggmi_callbacks.weighting.loss import scale_gradient
 
 
 class FusedCausalLM(CausalLM):

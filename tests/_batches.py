@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ggmi_callbacks.scorers import Shadow
+from ggmi_callbacks.model import Shadow
 
 VOCABULARY = 40
 PAD = 1

@@ -11,7 +11,7 @@ def test_every_public_name_is_there_and_metrics_are_whole():
         assert getattr(ggmi_callbacks, name) is not None, name
     assert set(ggmi_callbacks.metrics.__all__) <= set(ggmi_callbacks.__all__)
     assert set(ggmi_callbacks.__all__) <= set(dir(ggmi_callbacks))
-    code = "import ggmi_callbacks as g; g.scorers.train_shadow, g.policies, g.loss, g.integrations, g.verification"
+    code = "import ggmi_callbacks as g; g.model.train_shadow, g.policies, g.weighting, g.integrations, g.verification"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # modules too, whatever was asked for before
     with pytest.raises(AttributeError, match="no attribute 'Fliter'"):
         ggmi_callbacks.Fliter  # noqa: B018

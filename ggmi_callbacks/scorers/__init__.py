@@ -6,7 +6,6 @@ from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.joint import JointScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
-from ggmi_callbacks.scorers.shadow import Shadow, train_shadow
 
 __all__ = [
     "DistinctScorer",
@@ -17,7 +16,5 @@ __all__ = [
     "PromptInformationScorer",
     "Score",
     "Scorer",
-    "Shadow",
     "TokenScorer",
-    "train_shadow",
 ]

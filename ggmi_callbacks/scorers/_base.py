@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers.shadow import Shadow
+from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 Normalize = Literal["token"] | None

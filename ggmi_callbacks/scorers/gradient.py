@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ggmi_callbacks.probe import Parameters, Probe
+from ggmi_callbacks.model import Parameters, Probe, Shadow
 from ggmi_callbacks.scorers._base import Normalize, TokenScorer
-from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.scorers._base import Score, Scorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
-from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 _ENOUGH = 8  # held-out anchors for a median deviation

@@ -15,9 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.probe import Parameters, Probe, blocks, shared_trunk
+from ggmi_callbacks.model import Parameters, Probe, Shadow, blocks, shared_trunk
 from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast, checked
-from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 

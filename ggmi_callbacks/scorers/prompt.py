@@ -19,9 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.probe import Parameters, Probe
+from ggmi_callbacks.model import Parameters, Probe, Shadow
 from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast, checked
-from ggmi_callbacks.scorers.shadow import Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 

@@ -11,7 +11,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer
 
 from ggmi_callbacks import Filter, Reweight
 from ggmi_callbacks.integrations.lightning import GGMICallback
-from ggmi_callbacks.integrations.torch import CarryIds, GainEngine, Numbered, batches
+from ggmi_callbacks.integrations.loop import CarryIds, GainEngine, Numbered, attach, batches
 
 from .conftest import tokenised, weights
 from .test_lightning import Wrapper
@@ -55,7 +55,7 @@ def through_a_raw_loop(policy, make_model, tokenizer, data, human, accelerator=N
     if accelerator:
         model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
     engine = GainEngine(model, batches(loader(human, tokenizer, 3)), policy=policy, learning_rate=LR, seed=3)
-    with engine.attach(model):
+    with attach(engine, model):
         for batch in train_loader:
             loss = model(**batch).loss
             accelerator.backward(loss) if accelerator else loss.backward()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ggmi_callbacks import GradientScorer, LookaheadScorer, Scorer
-from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.model import Probe
 from ggmi_callbacks.scorers.gradient import AnchorGradient, linear_weights, log_likelihood_gradient
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.tasks import CausalLM

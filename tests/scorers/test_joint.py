@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks import CausalLM, DistinctScorer, GradientScorer, JointScorer, LikelihoodScorer, Scorer
-from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.model import Probe
 from ggmi_callbacks.scorers import PromptInformationScorer, Score
 from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ggmi_callbacks import CausalLM, LikelihoodScorer, SampleLoss
-from ggmi_callbacks.probe import Probe, blocks
-from ggmi_callbacks.scorers import train_shadow
+from ggmi_callbacks.model import Probe, blocks, train_shadow
 from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
 
 SAMPLES = samples(6, seed=3)

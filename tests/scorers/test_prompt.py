@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ggmi_callbacks import CausalLM, PromptInformationScorer
-from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.model import Probe
 from tests._batches import VOCABULARY, packed, padded, samples, shadow_of
 
 SAMPLES = samples(6, seed=3, prompt=3)

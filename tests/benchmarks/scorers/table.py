@@ -38,8 +38,7 @@ from ggmi_callbacks import (
     PromptInformationScorer,
     Scorer,
 )
-from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers import Shadow, train_shadow
+from ggmi_callbacks.model import Probe, Shadow, train_shadow
 from ggmi_callbacks.tasks import Inputs
 
 HERE = Path(__file__).parent

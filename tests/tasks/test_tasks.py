@@ -51,7 +51,7 @@ def test_log_probs_are_those_of_a_softmax_by_hand() -> None:
 def test_log_probs_do_not_depend_on_how_positions_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = torch.randn(3, 50, 7), torch.randint(0, 7, (3, 50))
     whole = target_log_probs(logits, labels)
-    monkeypatch.setattr("ggmi_callbacks.tasks._CHUNK", 11)
+    monkeypatch.setattr("ggmi_callbacks.tasks.causal_lm._CHUNK", 11)
     assert torch.equal(target_log_probs(logits, labels), whole)
 
 

@@ -43,7 +43,7 @@ class Slow(Fixed):
 @pytest.mark.parametrize("overhead", [0.05, 0.2])
 def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch, overhead: float) -> None:
     clock = [0.0]
-    monkeypatch.setattr("ggmi_callbacks.budget.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("ggmi_callbacks.engine.budget.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     loop, steps = build(Monitor(), scorer=Slow(clock), overhead=overhead), 800
     engine, data = loop.engine, stream(1)[0]
     for _ in range(steps):  # the bare calls: no model is needed to tell the time

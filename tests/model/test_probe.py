@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ggmi_callbacks.probe import Probe
+from ggmi_callbacks.model import Probe
 from ggmi_callbacks.tasks import CausalLM
 from tests._batches import VOCABULARY, padded, samples
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ggmi_callbacks import Ledger
-from ggmi_callbacks.ledger import SCHEMA
+from ggmi_callbacks.engine.ledger import SCHEMA
 
 NAN = float("nan")
 
@@ -70,7 +70,7 @@ def test_a_rank_without_rows_gathers_where_its_rows_were(monkeypatch: pytest.Mon
         gathered.append((local.device.type, local.shape))
         return [torch.empty(0, 6)]
 
-    monkeypatch.setattr("ggmi_callbacks.ledger.gather_all_tensors", gather)
+    monkeypatch.setattr("ggmi_callbacks.engine.ledger.gather_all_tensors", gather)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     zero = torch.zeros(2, dtype=torch.long, device="meta")
     ledger.write(0, zero, zero, zero.float(), zero.float())

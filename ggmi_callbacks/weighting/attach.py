@@ -1,6 +1,6 @@
 """An engine between a causal language model and whoever calls it.
 
-with engine.attach(model):
+with attach(engine, model):
     loss = model(**batch).loss       # scored, filtered and weighted on the way
 """
 
@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ggmi_callbacks.loss import causal_lm, weigh_loss
+from ggmi_callbacks.weighting.loss import causal_lm, weigh_loss
 
 if TYPE_CHECKING:
     from ggmi_callbacks.engine import GainEngine
+
+
+def attach(engine: GainEngine, model: nn.Module | None = None) -> Attachment:
+    """Act on every training forward of ``model`` inside a ``with`` block; see :class:`Attachment`.
+
+    Args:
+        engine: prepared on entering, if it has not been.
+        model: the module that is called, the engine's own if not given; a data-parallel wrapper around it will do.
+
+    """
+    return Attachment(engine, engine.probe.model if model is None else model)
 
 
 class Attachment:
@@ -61,7 +72,7 @@ class Attachment:
             return args, kwargs
         if args or kwargs.get("labels") is None:
             raise RuntimeError(
-                "GainEngine.attach follows forwards called with keyword arguments and `labels`, as in "
+                "`attach` follows forwards called with keyword arguments and `labels`, as in "
                 "`model(**batch).loss`. For a loss of your own use `engine.observe(batch)` and `engine.mean(losses)`."
             )
         self._calls = self._weighted_calls()

@@ -1,118 +1,20 @@
-"""What the engine has to know of a model and its batches: which samples are in one, and how likely they are.
-
-A *task* answers these questions about a batch of model inputs and knows no trainer: where its samples are
-(:meth:`Task.layout`), the log-probability of each of their targets (:meth:`Task.log_probs`), the same read off a
-forward that has already run (:meth:`Task.output_log_probs`), and the batch without some of its samples
-(:meth:`Task.select`).
-
-Shapes: ``B`` rows, ``T`` tokens a row, ``n`` samples. One row is one sample in a padded batch; in a padding-free or
-packed batch (``position_ids`` restart at zero, no ``attention_mask``) a sample is a segment of a row.
-"""
+"""Causal language models: the samples in a batch of token ids, and how likely each is."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORE = -100
-SAMPLE_KEY = "ggmi_sample"
-"""Key under which sample ids [n] ride in a batch; :meth:`GainEngine.observe` takes them out again."""
+from ggmi_callbacks.tasks.base import IGNORE, SAMPLE_KEY, Inputs, Layout, Task, wide
+from ggmi_callbacks.tasks.packing import select_segments
 
 _SOME = "logits_to_keep"  # Hugging Face's name for the positions whose logits are wanted
 _CHUNK = 4096  # positions whose logits are held in float32 at once
-
-Inputs = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the samples of a batch are.
-
-    Args:
-        target: positions with a target, bool, [B, T'].
-        n: number of samples.
-        segment: sample of each position, long, [B, T']; ``None`` if each row is one sample. A position of no sample
-            (padding behind the last segment) carries ``n``.
-        lengths: tokens of each segment, or of each row up to its last attended one, long, [n].
-
-    """
-
-    target: Tensor
-    n: int
-    segment: Tensor | None
-    lengths: Tensor
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum of per-position ``values`` [B, T', ...] over each sample, [n, ...], in float32 or wider."""
-        values = _wide(values)
-        if self.segment is None:
-            return values.sum(1)
-        out = values.new_zeros(self.n + 1, *values.shape[2:])
-        return out.index_add_(0, self.segment.flatten(), values.flatten(0, 1))[: self.n]
-
-    def spread(self, weights: Tensor) -> Tensor:
-        """Per-sample ``weights`` [n] at each position, [B, T'] (or [B, 1] where rows are samples)."""
-        if self.segment is None:
-            return weights[:, None]
-        return F.pad(weights, (0, 1))[self.segment]
-
-    @property
-    def tokens(self) -> Tensor:
-        """Number of targets of each sample, [n]."""
-        return self.total(self.target)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
-
-
-class Task(ABC):
-    """How the samples of a batch are found and scored. Subclass it for a model that is not a causal LM."""
-
-    @abstractmethod
-    def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
-        """Where the samples of ``inputs`` are; ``n`` is their number if the caller knows it."""
-
-    @abstractmethod
-    def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-        """Run ``model`` and return log p of each target in nats, zero where there is none, [B, T']."""
-
-    @abstractmethod
-    def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
-        """Read the same off the ``outputs`` of a forward over ``inputs``, [B, T']."""
-
-    @abstractmethod
-    def select(self, inputs: Mapping[str, Any], layout: Layout, weights: Tensor) -> tuple[Inputs, Tensor]:
-        """Return ``inputs`` without the samples whose weight is zero, and the indices of those that are left.
-
-        This is the one host synchronisation of a filtered step.
-        """
-
-    def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-        """:meth:`log_probs` from plain operations only, so that forward-mode differentiation goes through."""
-        return self.log_probs(model, inputs)
-
-    def thin(self, inputs: Mapping[str, Any], layout: Layout, stride: int) -> tuple[Inputs, Layout]:
-        """Return inputs and layout of every ``stride``-th position alone, for :meth:`log_probs`."""
-        raise ValueError(f"`stride={stride}`: {type(self).__name__} cannot score some positions of a sample alone.")
-
-    def promptless(self, inputs: Mapping[str, Any], layout: Layout) -> Inputs:
-        """Return ``inputs`` with the same targets, which see nothing of their prompts but the last token."""
-        raise ValueError(f"{type(self).__name__} has no prompts to leave out.")
-
-    def check(self, model: nn.Module) -> None:  # noqa: B027
-        """Raise where ``model`` cannot be scored by this task."""
-
-    def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
-        """Positions [B, T'] that belong to a prompt, or None if the task has no prompts."""
-        return None
 
 
 def target_log_probs(logits: Tensor, labels: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -135,7 +37,7 @@ def target_log_probs(logits: Tensor, labels: Tensor, wanted: Tensor | None = Non
     shifted = (labels[:, 1:] if wanted is None else wanted).to(logits.device)
     flat, target = (logits[:, :-1] if wanted is None else logits).flatten(0, 1), shifted.flatten()
     chunks = [
-        F.cross_entropy(_wide(chunk), targets, reduction="none", ignore_index=IGNORE)
+        F.cross_entropy(wide(chunk), targets, reduction="none", ignore_index=IGNORE)
         for chunk, targets in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
     ]
     return -torch.cat(chunks).view_as(shifted)
@@ -265,7 +167,7 @@ class CausalLM(Task):
         if layout.segment is None:
             out = _select_rows(inputs, index, layout.n, max(plan[1][i] for i in rows))
         else:
-            out = _select_segments(inputs, rows, plan[1])
+            out = select_segments(inputs, rows, plan[1])
         if not kept:
             out["labels"] = torch.full_like(out["labels"], IGNORE)
         return out, index[: len(kept)]
@@ -292,31 +194,3 @@ def _select_rows(inputs: Mapping[str, Any], index: Tensor, n: int, width: int) -
         return value[:, :width] if value.dim() == 2 and value.shape[1] == full else value
 
     return {key: cut(value) for key, value in inputs.items()}
-
-
-def _select_segments(inputs: Mapping[str, Any], kept: list[int], lengths: list[int]) -> Inputs:
-    """Segments ``kept`` of a packed batch in one row, with its boundaries rebuilt.
-
-    Stale boundaries would be harmless under sdpa, which reads ``position_ids``, and silently wrong under the
-    variable-length kernels, which read ``cu_seq_lens_*``, ``max_length_*`` and ``seq_idx``.
-    """
-    starts = list(accumulate(lengths, initial=0))
-    index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in kept])
-    index = index.to(inputs["input_ids"].device, non_blocking=True)
-    shape = inputs["input_ids"].shape
-    out = {
-        key: value.flatten()[index][None] if isinstance(value, Tensor) and value.shape == shape else value
-        for key, value in inputs.items()
-    }
-    sizes = [lengths[i] for i in kept]
-    bounds = torch.tensor(list(accumulate(sizes, initial=0)), dtype=torch.int32).to(index.device, non_blocking=True)
-    rows = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(sizes))
-    rebuilt = {
-        "cu_seq_lens_q": bounds,
-        "cu_seq_lens_k": bounds,
-        "max_length_q": max(sizes),
-        "max_length_k": max(sizes),
-        "seq_idx": rows.to(index.device, torch.int32, non_blocking=True)[None],
-    }
-    out.update({key: value for key, value in rebuilt.items() if key in inputs})
-    return out

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
+from ggmi_callbacks.engine.replay import PromptRing, Reservoir, Visit
 from ggmi_callbacks.functional import Interval, embedding_information_gain, ggmi_terms, weight_information
-from ggmi_callbacks.memory import PromptRing, Reservoir, Visit
 from ggmi_callbacks.metrics.gain import Gain
-from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers import Shadow
+from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
 _PANEL = 32  # anchors whose code length is followed
@@ -38,7 +37,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]  # first nll, nll now, tokens; [m] each
 
 
 class Recorder:
-    """Accumulates on the device; :class:`~ggmi_callbacks.engine.GainEngine` feeds it."""
+    """Accumulates on the device; :class:`~ggmi_callbacks.GainEngine` feeds it."""
 
     def __init__(
         self, probe: Probe, anchors: Sequence[Inputs], sources: Sequence[str], seed: int, device: torch.device

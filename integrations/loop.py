@@ -3,7 +3,7 @@
 A causal language model of Hugging Face, in four lines more than the loop had:
 
     engine = GainEngine(model, anchors, policy=Filter(keep=0.5))           # Accelerate: accelerator.unwrap_model(model)
-    with engine.attach(model):
+    with attach(engine, model):
         for batch in loader:
             model(**batch).loss.backward()                                 # Accelerate: accelerator.backward(...)
             optimizer.step(), optimizer.zero_grad()
@@ -29,14 +29,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ggmi_callbacks.attachment import Attachment
+from ggmi_callbacks.data import CarryIds, Numbered
 from ggmi_callbacks.engine import GainEngine
-from ggmi_callbacks.rng import preserved_rng
-from ggmi_callbacks.sample_loss import SampleLoss, wrap_batch
-from ggmi_callbacks.samples import CarryIds, Numbered
-from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
+from ggmi_callbacks.model import preserved_rng
+from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs, SampleLoss, wrap_batch
+from ggmi_callbacks.weighting.attach import Attachment, attach
 
-__all__ = ["Attachment", "CarryIds", "GainEngine", "Numbered", "SampleLoss", "batches"]
+__all__ = ["Attachment", "CarryIds", "GainEngine", "Numbered", "SampleLoss", "attach", "batches"]
 
 
 def batches(loader: Iterable[Any]) -> list[Inputs]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ggmi_callbacks.loss import WeightedCausalLMLoss, fit_columns, scale_gradient
+from ggmi_callbacks.weighting.loss import WeightedCausalLMLoss, fit_columns, scale_gradient
 from tests._batches import VOCABULARY, padded, samples
 
 BATCH = padded(samples(4, seed=2))

@@ -7,7 +7,8 @@ import io
 import pytest
 import torch
 
-from ggmi_callbacks.memory import GainCache, PromptRing, Reservoir, Visit
+from ggmi_callbacks.engine.gain_table import GainTable
+from ggmi_callbacks.engine.replay import PromptRing, Reservoir, Visit
 from ggmi_callbacks.tasks import CausalLM, Layout
 from tests._batches import packed, padded, samples
 
@@ -126,7 +127,7 @@ def test_an_empty_prompt_ring_has_no_pairs() -> None:
 
 
 def test_gains_are_known_by_sample_id_once_they_were_put() -> None:
-    cache = GainCache(4, torch.device("cpu"))
+    cache = GainTable(4, torch.device("cpu"))
     cache.put(torch.tensor([2, 0]), torch.tensor([1.5, float("nan")]), torch.tensor([0.1, float("nan")]))
     assert not cache.complete()
     cache.put(torch.tensor([3, 1]), torch.tensor([-1.0, 0.0]), torch.tensor([0.2, 0.3]))

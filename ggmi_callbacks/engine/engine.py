@@ -20,17 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ggmi_callbacks.attachment import Attachment
-from ggmi_callbacks.budget import Budget
+from ggmi_callbacks.data import check_anchors, to_device
 from ggmi_callbacks.distributed import broadcast, gather_padded
-from ggmi_callbacks.ledger import Ledger
-from ggmi_callbacks.memory import GainCache, Visit
+from ggmi_callbacks.engine.budget import Budget
+from ggmi_callbacks.engine.gain_table import GainTable
+from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.recorder import Recorder
+from ggmi_callbacks.engine.replay import Visit
+from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy
-from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.recorder import Recorder
-from ggmi_callbacks.rng import preserved_rng
-from ggmi_callbacks.samples import check_anchors, to_device
-from ggmi_callbacks.scorers import LikelihoodScorer, Scorer, Shadow, train_shadow
+from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
 _LOOK_EVERY = 100  # steps between looks back in a run without a budget; a look takes the time of about two steps
@@ -111,7 +110,7 @@ class GainEngine:
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         self._seen = self._scored = 0
-        self._cache = GainCache(num_samples, self.device) if num_samples and self.scorer.static else None
+        self._cache = GainTable(num_samples, self.device) if num_samples and self.scorer.static else None
         self._known = len(sources) if sources is not None else num_samples
         self._recall = False
         self._look_waits = False  # a look back that did not fit comes before more scores
@@ -227,10 +226,6 @@ class GainEngine:
         self.watch(-losses[:, None])
         taken = 0.0 if self.emptied else 1.0  # an emptied batch runs one sample for form's sake
         return taken * (losses * step.weights).sum() / step.count
-
-    def attach(self, model: nn.Module | None = None) -> Attachment:
-        """Act on every training forward of ``model`` inside a ``with`` block; see :class:`Attachment`."""
-        return Attachment(self, model or self.probe.model)
 
     @property
     def wants_log_probs(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ggmi_callbacks.tasks import Inputs, Layout, Task
+from ggmi_callbacks.tasks.base import Inputs, Layout, Task
 
 BATCH_KEY = "batch"
 """Key under which a batch that is no dictionary stands in the engine's inputs."""

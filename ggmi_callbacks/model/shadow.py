@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ggmi_callbacks.probe import Parameters, Probe
+from ggmi_callbacks.model.probe import Parameters, Probe
 from ggmi_callbacks.tasks import Inputs
 
 _ATTEMPTS = 5  # learning rates tried: the optimiser of the run may be another kind, with rates of another size

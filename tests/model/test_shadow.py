@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks import CausalLM
-from ggmi_callbacks.probe import Probe
-from ggmi_callbacks.scorers import Shadow, train_shadow
+from ggmi_callbacks.model import Probe, Shadow, train_shadow
 from tests._batches import VOCABULARY, batches, padded
 
 ANCHORS = batches(8, seed=4)

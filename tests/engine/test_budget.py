@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ggmi_callbacks.budget import Budget
+from ggmi_callbacks.engine.budget import Budget
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("ggmi_callbacks.budget.time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr("ggmi_callbacks.engine.budget.time", SimpleNamespace(perf_counter=clock))
     return clock
 
 

@@ -1,0 +1,6 @@
+"""One engine around one model; it knows tensors and modules, and no trainer."""
+
+from ggmi_callbacks.engine.engine import GainEngine
+from ggmi_callbacks.engine.ledger import Ledger
+
+__all__ = ["GainEngine", "Ledger"]

@@ -1,0 +1,44 @@
+"""Gains that never change, by sample id."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
+
+
+class GainTable:
+    """Gains and their noise by sample id, for scorers under which they never change.
+
+    Args:
+        size: number of samples in the training set; ids are below it.
+        device: where gains are.
+
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.values = torch.zeros(2, size, device=device)
+        self.known = torch.zeros(size, device=device)
+
+    def to(self, device: torch.device) -> None:
+        """Move to ``device``."""
+        self.values, self.known = self.values.to(device), self.known.to(device)
+
+    def put(self, ids: Tensor, gain: Tensor, noise: Tensor) -> None:
+        """Remember ``gain`` and ``noise`` [n] (NaN too: a sample without targets has none)."""
+        self.values[0, ids], self.values[1, ids], self.known[ids] = gain, noise, 1.0
+
+    def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and noise of the samples ``ids``, [n] each."""
+        return self.values[0, ids], self.values[1, ids]
+
+    def complete(self) -> bool:
+        """Whether every sample is known; pools what all ranks know, and waits for the device."""
+        if is_distributed():
+            missing = sum_over_ranks(self.values.isnan().float())
+            ranks = sum_over_ranks(self.known)  # that know a sample: ranks pad their last batches with others' samples
+            mean = sum_over_ranks(self.values.nan_to_num(0.0) * self.known) / ranks.clamp_min(1)
+            self.values = torch.where(missing > 0, torch.full_like(mean, float("nan")), mean)
+            self.known = ranks.clamp_max(1)
+        return bool(self.known.all())

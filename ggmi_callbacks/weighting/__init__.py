@@ -1,0 +1,1 @@
+"""How a weight reaches a loss that somebody else computes."""
