@@ -5,11 +5,13 @@ loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryId
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
 from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs, Task
@@ -51,6 +53,8 @@ class CarryIds:
         if SAMPLE_KEY not in features[0]:
             return self.collate(features)
         ids = torch.cat([torch.as_tensor(f[SAMPLE_KEY]).reshape(-1) for f in features])  # packed rows hold several
+        if ids.is_floating_point() or ids.lt(0).any():
+            raise ValueError(f"{SAMPLE_KEY!r} must hold whole numbers that are not negative, got {ids.tolist()}.")
         batch = self.collate([{k: v for k, v in f.items() if k != SAMPLE_KEY} for f in features])
         batch[SAMPLE_KEY] = ids
         return batch
@@ -72,6 +76,16 @@ def check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
             "masked or truncated away. Raise `max_length`, or check the completion mask."
         )
     return batches
+
+
+def anchors_digest(anchors: Sequence[Inputs]) -> str:
+    """SHA-256 of everything in ``anchors``, by which a resumed run knows them again."""
+    digest = hashlib.sha256()
+    for leaf in pytree.tree_leaves([dict(batch) for batch in anchors]):
+        if isinstance(leaf, Tensor):
+            digest.update(str((tuple(leaf.shape), leaf.dtype)).encode())
+            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def to_device(batch: Inputs, device: torch.device) -> Inputs:

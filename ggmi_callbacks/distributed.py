@@ -14,6 +14,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the number of ranks."""
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum of ``values`` over all ranks."""
     if is_distributed():

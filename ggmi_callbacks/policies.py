@@ -7,13 +7,14 @@
 
 Means, deviations and quantiles are *running* over the stream and over all ranks, never over the micro-batch, so a
 micro-batch of one works and no sample's weight depends on its neighbours' alone. All state lives on the device; no
-policy waits for it. A gain of NaN means "not scored" and gives weight 1.
+policy waits for it. A gain that is not finite means "not scored": it gives weight 1 and enters no statistic.
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Policy(ABC):
 
     @abstractmethod
     def weigh(self, gain: Tensor) -> Tensor:
-        """Weights [n] of the samples with ``gain`` [n], none of them NaN that matters."""
+        """Weights [n] of the samples with ``gain`` [n]; those of samples that were not scored (NaN) are not used."""
 
     def __call__(self, gain: Tensor, everywhere: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Weights [n] of a batch.
@@ -59,9 +60,10 @@ class Policy(ABC):
             noise: standard errors of ``gain``, nats, [n]; zero if not given.
 
         """
-        self.update(gain if everywhere is None else everywhere)
-        surely = gain - self.margin * noise if self.margin and noise is not None else gain
-        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(surely))
+        gain = _scored(gain)
+        self.update(gain if everywhere is None else _scored(everywhere))
+        lowest = gain - self.margin * noise if self.margin and noise is not None else gain
+        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(lowest))
 
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, with the policy's kind."""
@@ -128,6 +130,7 @@ class Filter(Policy):
         self, threshold: float | None = None, keep: float | None = None, window: int = 4096, margin: float | None = None
     ) -> None:
         super().__init__()
+        _check_numbers(threshold=threshold, keep=keep, margin=margin, window=window)
         if threshold is not None and keep is not None:
             raise ValueError(f"give `threshold` or `keep`, not both (got {threshold} and {keep}).")
         if keep is not None and not 0 < keep <= 1:
@@ -200,6 +203,7 @@ class Reweight(Policy):
 
     def __init__(self, temperature: float = 1.0, min_weight: float = 0.0, max_weight: float = 5.0) -> None:
         super().__init__()
+        _check_numbers(temperature=temperature, min_weight=min_weight, max_weight=max_weight)
         if not temperature > 0:
             raise ValueError(f"`temperature` must be positive, got {temperature}.")
         if not 0 <= min_weight <= 1 <= max_weight:
@@ -238,3 +242,38 @@ class Reweight(Policy):
         deviation = (self._state["squares"] / count - mean.square()).clamp_min(0).sqrt()
         z = (gain.double() - mean) / (self.temperature * deviation.clamp_min(1e-12))
         return 2 * torch.sigmoid(z)
+
+
+def check_policy(policy: Any) -> Policy:
+    """``policy`` itself; raises if it is none.
+
+    Example:
+        >>> check_policy("filter")
+        Traceback (most recent call last):
+        ...
+        TypeError: `policy` must be a policy such as Monitor(), Filter() or Reweight(), got 'filter': write Filter().
+
+    """
+    if isinstance(policy, Policy):
+        return policy
+    shown, way = repr(policy), "pass an object."
+    known = {kind.__name__.lower(): kind.__name__ for kind in (Monitor, Filter, Reweight)}
+    if isinstance(policy, type) and issubclass(policy, Policy):
+        shown, way = f"the class {policy.__name__}", f"write {policy.__name__}()."
+    elif isinstance(policy, str) and policy.lower() in known:
+        way = f"write {known[policy.lower()]}()."
+    raise TypeError(f"`policy` must be a policy such as Monitor(), Filter() or Reweight(), got {shown}: {way}")
+
+
+def _check_numbers(**values: Any) -> None:
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise TypeError(f"`{name}` must be a number, got {value!r}.")
+
+
+def _scored(gain: Tensor) -> Tensor:
+    """``gain`` as floating point, NaN where it is not finite."""
+    if not isinstance(gain, Tensor):
+        raise TypeError(f"`gain` must be a tensor [n], got {type(gain).__name__}: use torch.as_tensor(gain).")
+    gain = gain if gain.is_floating_point() else gain.float()
+    return gain.masked_fill(~gain.isfinite(), float("nan"))

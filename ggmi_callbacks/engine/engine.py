@@ -1,6 +1,6 @@
 """GainEngine: anchors, scorer, policy, metrics and ledger around one model. It knows no trainer.
 
-A training step in three calls, for whoever translates a trainer's events:
+A training step in five calls, for whoever translates a trainer's events:
 
     inputs = engine.observe(inputs)          score, weigh, filter: the batch to train on
     engine.weights                           per-position weights for the loss, or None if all are one
@@ -20,20 +20,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ggmi_callbacks.data import check_anchors, to_device
-from ggmi_callbacks.distributed import broadcast, gather_padded
+from ggmi_callbacks.data import anchors_digest, check_anchors, to_device
+from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
+from ggmi_callbacks.engine.checkpoint import check_stamp, stamp
 from ggmi_callbacks.engine.gain_table import GainTable
-from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
+from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.replay import Visit
+from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
-from ggmi_callbacks.policies import Monitor, Policy
+from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
-from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
+from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
 
-_LOOK_EVERY = 100  # steps between looks back in a run without a budget; a look takes the time of about two steps
-_ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
+_MANY = 64  # samples that were scored and gave no gain, before an acting policy says that it cannot act
 
 
 @dataclass
@@ -44,9 +47,11 @@ class _Step:
     layout: Layout  # of ``inputs``
     kept: Tensor | None  # indices of the samples in ``inputs`` among those observed; None for all
     weights: Tensor  # [n] of the samples in ``inputs``
-    nll: Tensor  # the ledger's column, [n observed]
+    first: Tensor  # [n] whether they are trained on for the first time
+    rows: Rows  # of all samples observed
     count: Tensor  # targets before anything was dropped
-    scored: bool
+    met_before: int  # samples that this rank had met before them
+    origin: Origin
 
 
 class GainEngine:
@@ -70,6 +75,7 @@ class GainEngine:
         progress: show a progress bar while the shadow trains.
 
     Raises:
+        TypeError: if ``policy`` or ``scorer`` is no policy or scorer.
         ValueError: if the model cannot be scored, or the anchors are empty, too few or without targets.
 
     """
@@ -91,9 +97,11 @@ class GainEngine:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        self.probe = Probe(model, task or CausalLM())
-        self.policy = policy or Monitor()
-        self.scorer = scorer or LikelihoodScorer()
+        self.policy = Monitor() if policy is None else check_policy(policy)
+        self.scorer = LikelihoodScorer() if scorer is None else scorer
+        if not isinstance(self.scorer, Scorer):
+            raise TypeError(f"`scorer` must be a scorer such as LikelihoodScorer(), got {scorer!r}.")
+        self.probe = Probe(model, CausalLM() if task is None else task)
         self.anchors = check_anchors(anchors, self.probe.task)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
@@ -102,21 +110,19 @@ class GainEngine:
         self.optimizer: torch.optim.Optimizer | None = None
         """The run's optimiser, for scorers that are aware of it."""
         self.step = 0
-        self.first_epoch = True
-        """Whether samples are met for the first time, so that their NLL is a prequential code length."""
         self.shadow: Shadow | None = None
         names = sorted({s for s in sources or () if s is not None})
         self.ledger = Ledger(names)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
-        self._seen = self._scored = 0
-        self._cache = GainTable(num_samples, self.device) if num_samples and self.scorer.static else None
-        self._known = len(sources) if sources is not None else num_samples
-        self._recall = False
-        self._look_waits = False  # a look back that did not fit comes before more scores
-        self._looked_at: int | None = None
+        self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
+        if sources is not None and len(sources) < (num_samples or 0):
+            raise ValueError(
+                f"`sources` must name one of each sample, got {len(sources)} of `num_samples={num_samples}`."
+            )
+        self._digest = anchors_digest(self.anchors)
+        self._remembers = bool(num_samples) and self.scorer.static
         self._current: _Step | None = None
-        self._refreshed_at = -1
 
     @property
     def device(self) -> torch.device:
@@ -124,13 +130,34 @@ class GainEngine:
         return next(self.probe.model.parameters()).device
 
     def prepare(self) -> None:
-        """Train the shadow, once; call it when the model is on its device and before the first step."""
+        """Train the shadow, once; call it when the model is on its device and before the first step.
+
+        Raises:
+            ValueError: if several ranks run a policy that acts and ``capacity`` is not given, or the anchors teach
+                the shadow nothing that an acting policy could act on.
+
+        """
+        if self.policy.acts and self.capacity is None and is_distributed():
+            raise ValueError(
+                f"`capacity` is missing: with several ranks {type(self.policy).__name__} compares the gains of all, so "
+                "each must know the most samples that a batch of any rank holds. Give GainEngine(capacity=...)."
+            )
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
+        self.schedule = Schedule(self.budget)
         self.anchors = [to_device(batch, self.device) for batch in self.anchors]
-        self._codes = self._codes.to(self.device) if self._codes is not None else None
-        if self._cache is not None:
-            self._cache.to(self.device)
+        self.visits = Visits(self.num_samples, self.device)
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
+        self.intake = Intake(
+            self.probe,
+            self.scorer,
+            self.policy,
+            self.schedule,
+            self.recorder,
+            table=GainTable(self.num_samples or 0, self.device) if self._remembers else None,
+            sources=None if self._codes is None else self._codes.to(self.device),
+            num_samples=self.num_samples,
+            capacity=self.capacity,
+        )
         if self.shadow is None:
             with preserved_rng():
                 self.shadow = train_shadow(
@@ -148,9 +175,13 @@ class GainEngine:
         self.policy.reset()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Say that pass number ``epoch`` over the data begins, from 0; every rank must call it."""
-        self.first_epoch = epoch == 0
-        self._recall = epoch > 0 and self._cache is not None and self._cache.complete()
+        """Say that pass number ``epoch`` over the data begins, from 0; every rank must call it.
+
+        Gains that never change are then remembered from the start of the second pass, and not from the next log on.
+        """
+        if epoch > 0:
+            self.visits.pool()
+            self.intake.remember_if_complete()
 
     def observe(self, inputs: Inputs) -> Inputs:
         """Score a batch, weigh it, and return the batch to train on.
@@ -158,39 +189,39 @@ class GainEngine:
         Args:
             inputs: model inputs; sample ids [n] may ride under ``"ggmi_sample"`` and are taken out.
 
+        Raises:
+            RuntimeError: before :meth:`prepare`.
+            ValueError: if ids are missing where sources or remembered gains need them, or are not whole numbers [n].
+
         """
-        if self.shadow is None:
-            raise RuntimeError("call `prepare` before the first batch: gains need the shadow.")
-        self.budget.begin_step()
-        inputs = dict(inputs)
-        ids = inputs.pop(SAMPLE_KEY, None)
-        layout = self.probe.task.layout(inputs, None if ids is None else ids.numel())
-        if ids is None:
-            if self._known is not None and self._seen + layout.n > self._known:
-                raise ValueError(
-                    f"batches carry no sample ids, and after {self._seen} samples of {self._known} their order says no "
-                    f"longer which they are: put ids under {SAMPLE_KEY!r} (`Numbered`, `CarryIds`)."
-                )
-            ids = torch.arange(self._seen, self._seen + layout.n, device=layout.target.device)
-        self._seen += layout.n
-        may_score = not self._look_waits and self.budget.allows("score")
-        scored = not self._recall and (self._scored < _ALWAYS_SCORED or may_score)
-        gain, noise = self._gain(inputs, layout, ids.flatten(), scored)
-        weights = torch.ones_like(gain)
-        if self.policy.acts:
-            weights = self.policy(gain, gather_padded(gain, self.capacity), noise)
-        source = self._source_of(ids)
-        self.recorder.see(gain, source, weights)
-        nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
+        batch = self._take(inputs)
+        rows = batch.write(self.ledger, self.step)
+        inputs, layout, weights = batch.inputs, batch.layout, batch.weights
         kept, count = None, layout.target.sum()
         if self.policy.drops:
             inputs, kept = self.probe.task.select(inputs, layout, weights)
             layout = self.probe.task.layout(inputs, max(1, len(kept)))
             weights = torch.ones_like(weights[:1]).expand(layout.n)
-        if self.first_epoch:
-            self.recorder.count(layout)
-        self._current = _Step(inputs, layout, kept, weights, nll, count, scored)
+        first = self._first_visits(batch.identity, layout, kept)
+        self._current = _Step(inputs, layout, kept, weights, first, rows, count, batch.met_before, batch.origin)
         return inputs
+
+    def screen(self, inputs: Inputs) -> tuple[list[bool], Tensor]:
+        """Score candidates and say which of them are to be trained on, later and in whatever batch.
+
+        Those that are dropped get their rows in the ledger now. Those that are kept come back to :meth:`observe` with
+        their gain and its noise under ``"ggmi_gain"``, and are then not scored again.
+
+        Returns:
+            Whether each sample is kept, [n], after the one host synchronisation of a filtered step; and gain and
+            noise, nats, [n, 2].
+
+        """
+        batch = self._take(inputs)
+        kept = (batch.weights > 0).tolist()
+        dropped = [i for i, keep in enumerate(kept) if not keep]
+        batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
+        return kept, torch.stack([batch.gain, batch.noise], 1)
 
     @property
     def weights(self) -> Tensor | None:
@@ -230,7 +261,7 @@ class GainEngine:
     @property
     def wants_log_probs(self) -> bool:
         """Whether :meth:`watch` should be called even if the log-probabilities have to be computed for it."""
-        return self._current is not None and (self._current.scored or self._recall)
+        return self._current is not None and self._current.origin != "skipped"
 
     def watch(self, log_probs: Tensor) -> None:
         """Take note of the training forward's per-target log-probabilities [B, T'], before the update."""
@@ -238,13 +269,22 @@ class GainEngine:
         if step is None or self.emptied:
             return
         nll = -step.layout.total(log_probs.detach())
-        column = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
-        if step.kept is None:
-            step.nll.copy_(column)
-        else:
-            step.nll.index_copy_(0, step.kept, column)
-        visit = Visit(step.inputs, step.layout, nll)
-        self.recorder.trained(visit, self.first_epoch)
+        step.rows.complete(nll, step.kept)
+        finite = nll.isfinite()
+        self.recorder.add_lengths(nll.where(finite, 0.0), step.layout.tokens * finite)
+        if self._news_is_possible():
+            first = nll.masked_fill(~(step.first & finite), float("nan"))
+            self.recorder.reservoir.add(Visit(step.inputs, step.layout, first))
+
+    def record_loss(self, total: Tensor, tokens: Tensor) -> None:
+        """Take note of what a micro-batch trained on, for the loss per trained token.
+
+        Args:
+            total: NLL of its trained targets, nats, 0-dim.
+            tokens: their number, 0-dim.
+
+        """
+        self.recorder.add_loss(total.detach(), tokens)
 
     def end_step(self) -> None:
         """Close an optimiser step."""
@@ -255,75 +295,121 @@ class GainEngine:
     def log(self) -> dict[str, float]:
         """Numbers since the last call, ``ggmi/...``, nats; every rank must call it.
 
+        A sample whose code length is not finite is left out of every statistic, counted (``ggmi/nonfinite``) and
+        named in a warning.
+
         Raises:
-            ValueError: if a trained sample's code length was not finite, with its id.
+            RuntimeError: before :meth:`prepare`.
+            ValueError: if ids were out of range, or an acting policy got no gain of any sample.
 
         """
+        self._require_prepared("log")
         self.budget.settle()
         self._flush()
-        self._look_waits = not self.budget.allows("probe")
-        recent = self._looked_at is not None and self.step - self._looked_at < _LOOK_EVERY
-        if not (self._look_waits or (self.overhead is None and recent)):
-            self._looked_at = self.step
+        self.visits.pool()
+        self.intake.remember_if_complete()
+        if self.schedule.looks_back(self.step):
             with self.budget.spend("probe"):
                 self.recorder.look_back()
         with self.budget.spend("window"):
-            numbers = self.recorder.window()
+            numbers = self.recorder.window(acts=self.policy.acts)
+        self._check_coverage()
         return {**numbers, "ggmi/overhead": self.budget.share}
 
     def finish(self) -> dict[str, float]:
         """Numbers of the whole run, with GGMI and its two terms; call it once, after the last step."""
+        self._require_prepared("finish")
         assert self.shadow is not None
         self.recorder.look_back(whole=True)
         return self.recorder.ggmi(self.shadow)
 
     def results(self) -> dict[str, Any]:
-        """Everything known: the last logged numbers, names of estimators, the shadow's cost."""
+        """Everything known of the run so far: its numbers, the names of their estimators, the shadow's cost.
+
+        Gains and shares are those of the whole run; those of one window are in the log.
+        """
+        self._require_prepared("results")
         shadow = self.shadow
-        out: dict[str, Any] = {
-            **self.recorder.latest,
+        assert shadow is not None
+        return {
+            **self.recorder.results(acts=self.policy.acts),
             "ggmi/overhead": self.budget.share,
             "scorer": type(self.scorer).__name__,
             "policy": repr(self.policy),
-        }
-        if shadow is not None:
-            out["shadow"] = {
+            "shadow": {
                 "seconds": shadow.seconds,
                 "epochs": shadow.epochs,
                 "learning_rate": shadow.learning_rate,
                 "heldout_nll": shadow.heldout_nll,
                 "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
-            }
-        return {**out, "estimators": self.recorder.estimators}
+            },
+            "estimators": dict(self.recorder.estimators),
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a bit-equal resumption needs; every rank must call it."""
+        """What a resumed run needs to go on bit for bit; every rank must call it and keep its own."""
+        self._require_prepared("state_dict")
+        assert self.shadow is not None
         self._flush()
         return {
-            "step": self.step,
-            "looked_at": self._looked_at,
-            "seen": (self._seen, self._scored),
-            "shadow": None if self.shadow is None else self.shadow.state_dict(),
+            **stamp(self.step, self._digest),
+            "schedule": self.schedule.state_dict(),
+            "visits": self.visits.state_dict(),
+            "shadow": self.shadow.state_dict(),
             "scorer": self.scorer.state_dict(),
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "cache": None if self._cache is None else (self._cache.values.clone(), self._cache.known.clone()),
+            "intake": self.intake.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
+    def load_state_dict(self, state: dict[str, Any], step: int | None = None) -> None:
+        """Take back :meth:`state_dict` in place of :meth:`prepare`.
+
+        Args:
+            state: of the same rank in a run of as many ranks.
+            step: optimiser steps that the run is at; the state's own must be the same.
+
+        Raises:
+            ValueError: if ``state`` is of another format, step, number of ranks, rank, anchors, policy or scorer.
+
+        """
+        check_stamp(state, self._digest, step)
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
-        self.step, (self._seen, self._scored) = state["step"], state["seen"]
-        self._looked_at = state["looked_at"]
-        self.shadow = Shadow(**state["shadow"]) if state["shadow"] else None
+        self.step = state["step"]
+        self.shadow = Shadow(**state["shadow"])
         self.ledger.load_state_dict(state["ledger"])
         self.prepare()
+        self.schedule.load_state_dict(state["schedule"])
+        self.visits.load_state_dict(state["visits"])
         self.scorer.load_state_dict(state["scorer"])
         self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
-        if self._cache is not None and state["cache"] is not None:
-            self._cache.values, self._cache.known = (values.clone() for values in state["cache"])
+        self.intake.load_state_dict(state["intake"])
+
+    def _take(self, inputs: Inputs) -> Candidates:
+        self._require_prepared("observe")
+        self.budget.begin_step()
+        return self.intake.take(inputs, self.step, self.optimizer)
+
+    def _first_visits(self, identity: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
+        """Which samples of the batch that is trained on are so for the first time, bool [n]; they are counted."""
+        if kept is not None and len(kept) == 0:
+            return torch.zeros(layout.n, dtype=torch.bool, device=layout.target.device)
+        first = self.visits.mark(identity if kept is None else identity[kept])
+        self.recorder.add_first(layout.tokens * first)
+        return first
+
+    def _news_is_possible(self) -> bool:
+        """Whether a batch can hold first visits, as far as the host knows without asking the device."""
+        if self.num_samples is None:
+            return self.recorder.finds_news
+        assert self._current is not None
+        return self._current.met_before * rank_and_size()[1] < self.num_samples
+
+    def _require_prepared(self, name: str) -> None:
+        if self.shadow is None or not hasattr(self, "recorder"):
+            raise RuntimeError(f"call `prepare` before `{name}`: gains need the shadow, and numbers need a run.")
 
     def _check_shadow(self, shadow: Shadow) -> None:
         if shadow.improved:
@@ -340,38 +426,16 @@ class GainEngine:
             )
         warnings.warn(f"{problem}; gains against the shadow are zero.", stacklevel=2)
 
-    def _flush(self) -> None:
-        if bad := self.ledger.flush():
+    def _check_coverage(self) -> None:
+        """Refuse to act on nothing."""
+        tried = self.schedule.scored
+        if self.policy.acts and tried >= _MANY and not self.recorder.found_gain:
             raise ValueError(
-                f"the loss of samples {bad[:20]} is not finite (ids in the training set, {len(bad)} in all, by step "
-                f"{self.step}). Look at these samples, or lower the learning rate."
+                f"{type(self.scorer).__name__} gave no gain for any of {tried} samples, so {self.policy!r} keeps "
+                "everything. They have too few targets for it (`stride`), or lack what it reads (prompts, a column)."
             )
 
-    def _gain(self, inputs: Inputs, layout: Layout, ids: Tensor, scored: bool) -> tuple[Tensor, Tensor]:
-        """Gains and their noise [n]: remembered, found now, or NaN if the budget does not allow."""
-        if self._recall and self._cache is not None:
-            return self._cache.get(ids)
-        if not scored:
-            unknown = torch.full((layout.n,), float("nan"), device=layout.target.device)
-            return unknown, unknown
-        self._scored += layout.n
-        with self.budget.spend("score"):
-            gain, noise = self._score(inputs, layout)
-            self.recorder.remember_prompts(inputs, layout)
-            if self._cache is not None:
-                self._cache.put(ids, gain, noise)
-        return gain, noise
-
-    def _score(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Tensor]:
-        if self._refreshed_at != self.step:
-            self.scorer.refresh(self.step, self.optimizer)
-            self._refreshed_at = self.step
-        gain, noise = (values.float() for values in self.scorer.score(inputs, layout))
-        # A sample without targets has no gain, and infinite ones would poison every running statistic.
-        known = (layout.tokens > 0) & gain.isfinite() & noise.isfinite()
-        return gain.masked_fill(~known, float("nan")), noise.masked_fill(~known, float("nan"))
-
-    def _source_of(self, ids: Tensor) -> Tensor:
-        if self._codes is None:
-            return torch.full_like(ids.flatten(), len(self.ledger.sources))
-        return self._codes[ids.flatten()]
+    def _flush(self) -> None:
+        bad = self.ledger.flush()
+        self.recorder.add_nonfinite(bad, self.step)
+        self.intake.check()

@@ -21,10 +21,6 @@ class GainTable:
         self.values = torch.zeros(2, size, device=device)
         self.known = torch.zeros(size, device=device)
 
-    def to(self, device: torch.device) -> None:
-        """Move to ``device``."""
-        self.values, self.known = self.values.to(device), self.known.to(device)
-
     def put(self, ids: Tensor, gain: Tensor, noise: Tensor) -> None:
         """Remember ``gain`` and ``noise`` [n] (NaN too: a sample without targets has none)."""
         self.values[0, ids], self.values[1, ids], self.known[ids] = gain, noise, 1.0
@@ -32,6 +28,14 @@ class GainTable:
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and noise of the samples ``ids``, [n] each."""
         return self.values[0, ids], self.values[1, ids]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of what is known."""
+        return {"values": self.values.clone(), "known": self.known.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back :meth:`state_dict`."""
+        self.values, self.known = state["values"].clone(), state["known"].clone()
 
     def complete(self) -> bool:
         """Whether every sample is known; pools what all ranks know, and waits for the device."""

@@ -28,6 +28,21 @@ SCHEMA = pa.schema(
 )
 
 
+class Rows:
+    """Rows of one batch that wait on the device."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._nll = values[-1]
+
+    def complete(self, nll: Tensor, which: Tensor | None = None) -> None:
+        """Fill in code lengths ``nll`` [m], nats, of the rows ``which`` [m]; of all rows if None."""
+        lengths = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
+        if which is None:
+            self._nll.copy_(lengths)
+        else:
+            self._nll.index_copy_(0, which, lengths)
+
+
 class Ledger:
     """Table of step, sample id, source, gain, weight, kept and nll (nats; null where not measured).
 
@@ -53,15 +68,15 @@ class Ledger:
         self._none = torch.empty(6, 0, dtype=torch.float64)  # no rows, where the last ones were: NCCL gathers no other
         self._tables: list[pa.Table] = []
 
-    def write(self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor) -> Tensor:
-        """Add a batch of samples, each argument [n]; returns their ``nll`` column [n], to be filled in place."""
+    def write(self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor) -> Rows:
+        """Add a batch of samples, each argument [n]; returns their rows, to be completed with code lengths."""
         nll = torch.full_like(gain, float("nan"), dtype=torch.float64)
         rows = torch.stack(
             [torch.full_like(nll, step), ids.double(), source.double(), gain.double(), weight.double(), nll]
         )
         self._pending.append(rows)
         self._none = rows[:, :0]
-        return rows[-1]
+        return Rows(rows)
 
     def flush(self) -> list[int]:
         """Bring the waiting rows of all ranks to the host; every rank must call it.

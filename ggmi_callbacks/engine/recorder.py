@@ -44,24 +44,33 @@ class Recorder:
     ) -> None:
         self.probe = probe
         self.sources = list(sources)
-        self.gain = Gain(len(sources) + 1).to(device)  # the last is for samples of no source
-        self.coverage = Gain().to(device)  # of the whole run
+        self.gain = Gain(len(sources) + 1).to(device)  # since the last log; the last is for samples of no source
+        self.run = Gain(len(sources) + 1).to(device)  # of the whole run
         self.reservoir = Reservoir(_VISITS, seed)
         self.prompts = PromptRing(_PROMPTS)
         self.latest: dict[str, float] = {}
         self.estimators = {"weight_information": "mixture", "ggmi": "mixture"}
         self._panel = [batch for i, batch in enumerate(anchors) if i * probe.task.layout(anchors[0]).n < _PANEL]
-        self._nll = torch.zeros(2, dtype=torch.float64, device=device)  # sum and count since the last log
-        self._trained = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
+        zeros = torch.zeros(2, dtype=torch.float64, device=device)
+        self._nll = zeros.clone()  # sum and count of samples since the last log
+        self._loss = zeros.clone()  # sum and count of trained targets since the last log
+        self._first = zeros.clone()  # first visits: samples and tokens
+        self._first_at_log = 0.0  # samples, when last logged
         self._pairs: Pairs | None = None
         self._anchor_nll: Tensor | None = None
         self._turn = 0
-        self._warned = False
+        self._warned: set[str] = set()
+        self.nonfinite = 0
+        """Visits of samples whose code length was not finite."""
+        self.finds_news = True
+        """Whether the last window held samples that had not been trained on before."""
+        self.found_gain = False
+        """Whether any sample of the run had a gain, by the last log."""
 
-    def see(self, gain: Tensor, source: Tensor, weights: Tensor) -> None:
+    def add_gains(self, gain: Tensor, source: Tensor, weights: Tensor) -> None:
         """Take note of a batch's gains and weights, [n] each."""
         self.gain.update(gain, source, weights)
-        self.coverage.update(gain)
+        self.run.update(gain, source, weights)
 
     def remember_prompts(self, inputs: Inputs, layout: Layout) -> None:
         """Keep the prompts and outputs of a batch, if it has prompts."""
@@ -72,15 +81,28 @@ class Recorder:
                 embeddings = embed(inputs["input_ids"])
             self.prompts.add(embeddings[:, 1:], mask, layout)
 
-    def count(self, layout: Layout) -> None:
-        """Count the samples of a batch that is trained on for the first time, scored or not."""
-        self._trained += torch.stack([(layout.tokens > 0).sum(), layout.tokens.sum()])
+    def add_first(self, tokens: Tensor) -> None:
+        """Count samples that are trained on for the first time, scored or not, by their numbers of targets [n]."""
+        self._first += torch.stack([(tokens > 0).sum(), tokens.sum()])
 
-    def trained(self, visit: Visit, first: bool) -> None:
-        """Take note of code lengths found by the training forward, before its update."""
-        self._nll += torch.stack([visit.first_nll.double().sum(), (visit.layout.tokens > 0).sum()])
-        if first:
-            self.reservoir.add(visit)
+    def add_lengths(self, nll: Tensor, tokens: Tensor) -> None:
+        """Take note of code lengths [n] found by the training forward, of samples with ``tokens`` targets [n]."""
+        self._nll += torch.stack([nll.double().sum(), (tokens > 0).sum()])
+
+    def add_loss(self, total: Tensor, tokens: Tensor) -> None:
+        """Take note of the NLL of ``tokens`` trained targets, 0-dim each."""
+        self._loss += torch.stack([total.double(), tokens.double()])
+
+    def add_nonfinite(self, ids: Sequence[int], step: int) -> None:
+        """Take note of samples, by id, whose code length was not finite; the first ones are named."""
+        self.nonfinite += len(ids)
+        if ids:
+            self._warn_once(
+                "nonfinite",
+                f"the loss of samples {sorted(set(ids))[:20]} is not finite (ids in the training set, {len(ids)} in "
+                f"all, by step {step}). They are left out of every statistic and counted in `ggmi/nonfinite`. Look at "
+                "these samples, or lower the learning rate.",
+            )
 
     def look_back(self, whole: bool = False) -> None:
         """Score some of the past batches again under the present weights, and a fixed panel of anchors."""
@@ -92,16 +114,16 @@ class Recorder:
             now = [self.probe.nll(v.inputs, v.layout) for v in visits]
             tokens = torch.cat([v.layout.tokens for v in visits])
             self._check_alone(visits[0], now[0])
-            trained = tokens > 0
-            first = torch.cat([v.first_nll for v in visits])
-            self._pairs = (first[trained], torch.cat(now)[trained], tokens[trained])
+            first, now_nll = torch.cat([v.first_nll for v in visits]), torch.cat(now)
+            news = (tokens > 0) & first.isfinite() & now_nll.isfinite()
+            self._pairs = (first[news], now_nll[news], tokens[news]) if news.any() else None
         layouts = [self.probe.task.layout(batch) for batch in self._panel]
         nll = [self.probe.nll(batch, layout) for batch, layout in zip(self._panel, layouts, strict=True)]
         self._anchor_nll = torch.cat(nll).mean()
 
     def _check_alone(self, visit: Visit, together: Tensor) -> None:
         """Warn, once, if a sample scores otherwise alone than among the others of its batch."""
-        if self._warned or visit.layout.n < 2:
+        if "together" in self._warned or visit.layout.n < 2:
             return
         one = torch.zeros_like(together)
         one[-1] = 1.0  # the last one: in a packed row it has all the others before it
@@ -109,47 +131,56 @@ class Recorder:
         alone = self.probe.nll(inputs, self.probe.task.layout(inputs, 1))[0]
         slack = _SLACK.get(next(self.probe.model.parameters()).dtype, 2e-2)
         if abs(alone - together[-1]) > slack * (1 + abs(together[-1])):
-            self._warned = True
-            warnings.warn(
+            self._warn_once(
+                "together",
                 f"a sample has a code length of {float(alone):.3f} nats alone and {float(together[-1]):.3f} in its "
                 "batch: samples see each other. Look at `attn_implementation` (packing needs a kernel that keeps "
                 "segments apart), at padding without an attention mask, or at kernels that are not deterministic.",
-                stacklevel=2,
             )
 
-    def window(self) -> dict[str, float]:
-        """Numbers since the last call; every rank must call it."""
-        with self.gain.sync_context():
-            summary = self.gain.summary()
-        with self.coverage.sync_context():
-            coverage = self.coverage.summary()["coverage"]
-        nll = sum_over_ranks(self._nll)
+    def window(self, acts: bool) -> dict[str, float]:
+        """Numbers since the last call; every rank must call it. ``acts``: whether a policy may drop samples."""
+        with self.run.sync_context():
+            run = self.run.summary()
+        nll, loss, total = (sum_over_ranks(sums) for sums in (self._nll, self._loss, self._first))
         values = {
-            "gain": summary["mean"],
-            "gain_low": summary["low"],
-            "gain_high": summary["high"],
-            **{f"gain/{name}": summary["gain"][i] for i, name in enumerate(self.sources)},
-            **{f"kept/{name}": summary["kept"][i] for i, name in enumerate(self.sources)},
-            "coverage": coverage,
+            **self._gains(self.gain, acts),
+            "coverage": run["coverage"],
             "synthetic_nll": nll[0] / nll[1],
+            "loss_per_trained_token": loss[0] / loss[1],
         }
-        if not self.sources:
-            values["kept"] = summary["kept"][-1]
         if self._anchor_nll is not None:
             values["anchor_nll"] = self._anchor_nll
-        pairs, total = self._all_pairs(), sum_over_ranks(self._trained)
+        pairs = self._all_pairs()
         if pairs is not None:
             values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
         if (information_gain := self._information_gain()) is not None:
             values["information_gain"] = information_gain
         self._pairs = self._anchor_nll = None  # of this moment, and not to be shown again
         self.gain.reset()
-        self._nll.zero_()
-        return self._publish(values)
+        self._nll.zero_(), self._loss.zero_()
+        first = float(total[0])
+        self.found_gain = bool(run["coverage"] > 0)
+        self.finds_news, self._first_at_log = first > self._first_at_log or not first, first
+        numbers = self._publish(values)
+        if acts and numbers.get("ggmi/kept", 1.0) == 0.0:
+            self._warn_once(
+                "nothing kept",
+                f"the policy kept none of the samples since the last log (mean gain {numbers['ggmi/gain']:.4g} nats): "
+                "these steps trained on nothing. Lower `threshold` or `margin`, use `Filter(keep=...)`, or look "
+                "whether the anchors are of this task.",
+            )
+        return numbers | ({"ggmi/nonfinite": float(self.nonfinite)} if self.nonfinite else {})
+
+    def results(self, acts: bool) -> dict[str, float]:
+        """Numbers of the run so far: gains and shares over all of it, and what was last logged of the rest."""
+        run = self._to_host(self._gains(self.run, acts))
+        moment = {k: v for k, v in self.latest.items() if not k.startswith(("ggmi/gain", "ggmi/kept"))}
+        return {**run, **moment, "ggmi/nonfinite": float(self.nonfinite)}
 
     def ggmi(self, shadow: Shadow) -> dict[str, float]:
         """GGMI of the run, its terms in total, per sample and per token; every rank must call it."""
-        pairs, total = self._all_pairs(), sum_over_ranks(self._trained)
+        pairs, total = self._all_pairs(), sum_over_ranks(self._first)
         if pairs is None:
             return {}
         first, now, tokens = pairs
@@ -179,24 +210,28 @@ class Recorder:
         """Return a copy of everything accumulated."""
         state = {
             "gain": dict(self.gain.metric_state),
-            "coverage": dict(self.coverage.metric_state),
+            "run": dict(self.run.metric_state),
             "reservoir": self.reservoir.state_dict(),
             "prompts": vars(self.prompts),
             "latest": self.latest,
-            "counts": (self._nll, self._trained, self._turn),
+            "counts": (self._nll, self._loss, self._first, self._turn, self.nonfinite),
+            "news": (self.finds_news, self._first_at_log, self.found_gain),
+            "warned": sorted(self._warned),
         }
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
         state = copy.deepcopy(state)
-        for metric, saved in ((self.gain, state["gain"]), (self.coverage, state["coverage"])):
+        for metric, saved in ((self.gain, state["gain"]), (self.run, state["run"])):
             for name, value in saved.items():
                 setattr(metric, name, value)
         self.reservoir.load_state_dict(state["reservoir"])
         vars(self.prompts).update(state["prompts"])
         self.latest = state["latest"]
-        self._nll, self._trained, self._turn = state["counts"]
+        self._nll, self._loss, self._first, self._turn, self.nonfinite = state["counts"]
+        self.finds_news, self._first_at_log, self.found_gain = state["news"]
+        self._warned = set(state["warned"])
 
     def _all_pairs(self) -> Pairs | None:
         """Second looks of all ranks; ranks look back at different samples."""
@@ -215,9 +250,29 @@ class Recorder:
         assert isinstance(gain, Tensor)
         return gain
 
+    def _gains(self, metric: Gain, acts: bool) -> dict[str, Tensor]:
+        """Mean gain with its interval, and gain and share kept by source; pooled over ranks."""
+        with metric.sync_context():
+            summary = metric.summary()
+            kept = metric.kept.sum() / metric.seen.sum()
+        values = {"gain": summary["mean"], "gain_low": summary["low"], "gain_high": summary["high"]}
+        values |= {f"gain/{name}": summary["gain"][i] for i, name in enumerate(self.sources)}
+        values |= {f"kept/{name}": summary["kept"][i] for i, name in enumerate(self.sources)}
+        return values | ({"kept": kept} if acts or not self.sources else {})
+
     def _publish(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Bring ``values`` to the host at once; what was not measured is left out."""
-        numbers = torch.stack([v.double().cpu() for v in values.values()]).tolist()
-        logs = {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if math.isfinite(v)}
+        """Bring ``values`` to the host and remember them as the latest."""
+        logs = self._to_host(values)
         self.latest.update(logs)
         return logs
+
+    @staticmethod
+    def _to_host(values: dict[str, Tensor]) -> dict[str, float]:
+        """``values`` in one transfer; what was not measured is left out."""
+        numbers = torch.stack([v.double() for v in values.values()]).tolist()
+        return {f"ggmi/{k}": v for k, v in zip(values, numbers, strict=True) if math.isfinite(v)}
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, stacklevel=3)

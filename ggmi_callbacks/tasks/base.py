@@ -24,6 +24,9 @@ IGNORE = -100
 SAMPLE_KEY = "ggmi_sample"
 """Key under which sample ids [n] ride in a batch; :meth:`GainEngine.observe` takes them out again."""
 
+GAIN_KEY = "ggmi_gain"
+"""Key under which gain and noise [n, 2] of samples that were screened before ride in a batch."""
+
 Inputs = dict[str, Any]
 
 
@@ -70,6 +73,13 @@ def wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def mixed(content: Tensor, place: Tensor) -> Tensor:
+    """Hash of whole numbers ``content`` at their places ``place``, long, of one shape; its sums tell contents apart."""
+    value = content.long() * -7046029254386353131 + place.long() * -4265267296055464877  # odd constants of splitmix64
+    value = (value ^ (value >> 30)) * -4658895280553007687
+    return value ^ (value >> 27)
+
+
 class Task(ABC):
     """How the samples of a batch are found and scored. Subclass it for a model that is not a causal LM."""
 
@@ -91,6 +101,10 @@ class Task(ABC):
 
         This is the one host synchronisation of a filtered step.
         """
+
+    @abstractmethod
+    def fingerprint(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor:
+        """A number for each sample's content, long, [n], not negative, by which it is known when it comes again."""
 
     def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """:meth:`log_probs` from plain operations only, so that forward-mode differentiation goes through."""

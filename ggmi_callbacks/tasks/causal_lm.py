@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ggmi_callbacks.tasks.base import IGNORE, SAMPLE_KEY, Inputs, Layout, Task, wide
+from ggmi_callbacks.tasks.base import IGNORE, SAMPLE_KEY, Inputs, Layout, Task, mixed, wide
 from ggmi_callbacks.tasks.packing import select_segments
 
 _SOME = "logits_to_keep"  # Hugging Face's name for the positions whose logits are wanted
@@ -87,6 +87,21 @@ class CausalLM(Task):
         lengths = torch.zeros(n + 1, dtype=torch.long, device=labels.device)
         lengths.index_add_(0, token_segment.flatten(), torch.ones_like(token_segment.flatten()))
         return Layout(target, n, token_segment[:, 1:], lengths[:n])
+
+    def fingerprint(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor:
+        """See :meth:`Task.fingerprint`: of tokens and labels, whatever the padding and the neighbours in a row."""
+        tokens, labels = inputs["input_ids"], self._labels(inputs)
+        if layout.segment is None:
+            mask = inputs.get("attention_mask")
+            attended = torch.ones_like(tokens) if mask is None or mask.dim() != 2 else mask.long()
+            place = attended.cumsum(1) * attended - 1
+        else:
+            place = inputs["position_ids"]
+        # The first token of a sample is left out: in a row of segments the first of all has no predecessor.
+        hashed = mixed(tokens * 2 + (labels != IGNORE), place)[:, 1:] * (place[:, 1:] > 0)
+        if layout.segment is None:
+            return hashed.sum(1).abs()
+        return hashed.new_zeros(layout.n + 1).index_add_(0, layout.segment.flatten(), hashed.flatten())[:-1].abs()
 
     def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.log_probs`."""

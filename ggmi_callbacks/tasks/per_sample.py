@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ggmi_callbacks.tasks.base import Inputs, Layout, Task
+from ggmi_callbacks.tasks.base import Inputs, Layout, Task, mixed
 
 BATCH_KEY = "batch"
 """Key under which a batch that is no dictionary stands in the engine's inputs."""
@@ -59,6 +59,17 @@ class SampleLoss(Task):
     def output_log_probs(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.output_log_probs`; ``outputs`` are the per-sample losses."""
         return -outputs[:, None]
+
+    def fingerprint(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor:
+        """See :meth:`Task.fingerprint`: of every tensor in the batch; random augmentation makes a sample another."""
+        total = torch.zeros(layout.n, dtype=torch.long, device=layout.target.device)
+        leaves = [leaf for leaf in pytree.tree_leaves(dict(inputs)) if isinstance(leaf, Tensor) and leaf.dim()]
+        for number, leaf in enumerate(leaf for leaf in leaves if len(leaf) == layout.n):
+            bits = leaf.detach().reshape(layout.n, -1).double().view(torch.long)
+            total += mixed(bits, torch.arange(number, number + bits.shape[1], device=bits.device).expand_as(bits)).sum(
+                1
+            )
+        return total.abs()
 
     def select(self, inputs: Mapping[str, Any], layout: Layout, weights: Tensor) -> tuple[Inputs, Tensor]:
         """See :meth:`Task.select`. A batch that loses every sample keeps its first one, at weight zero."""

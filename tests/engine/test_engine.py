@@ -73,7 +73,7 @@ def test_a_window_without_samples_logs_nothing_of_them(build) -> None:
 
 
 def test_data_without_prompts_have_no_information_gain(build) -> None:
-    loop = build()
+    loop = build(sources=None)
     for start in range(3):
         loop.step(padded(samples(4, seed=start, prompt=0)))
     assert "ggmi/information_gain" not in loop.engine.log()

@@ -18,14 +18,14 @@ NAN = float("nan")
 def filled(flush: bool = True) -> Ledger:
     """Two steps: one scored and trained on in part, one neither."""
     ledger = Ledger(["human", "model"])
-    nll = ledger.write(
+    rows = ledger.write(
         3,
         torch.tensor([10, 11, 2**40]),
         torch.tensor([1, 0, 2]),
         torch.tensor([0.5, NAN, -2.0]),
         torch.tensor([1.0, 1.0, 0.0]),
     )
-    nll[:2] = torch.tensor([7.5, 8.25])
+    rows.complete(torch.tensor([7.5, 8.25]), torch.tensor([0, 1]))
     ledger.write(4, torch.tensor([5]), torch.tensor([0]), torch.tensor([NAN]), torch.tensor([0.25]))
     if flush:
         ledger.flush()
@@ -82,8 +82,8 @@ def test_a_rank_without_rows_gathers_where_its_rows_were(monkeypatch: pytest.Mon
 def test_a_flush_names_the_samples_whose_code_length_is_infinite() -> None:
     ledger = Ledger()
     ids = torch.tensor([4, 8, 15])
-    nll = ledger.write(0, ids, torch.zeros(3, dtype=torch.long), torch.zeros(3), torch.ones(3))
-    nll[:2] = torch.tensor([float("inf"), 3.0])  # the third was not measured
+    rows = ledger.write(0, ids, torch.zeros(3, dtype=torch.long), torch.zeros(3), torch.ones(3))
+    rows.complete(torch.tensor([float("nan"), 3.0]), torch.tensor([0, 1]))  # the third was not measured
     assert ledger.flush() == [4]
     assert ledger.flush() == []
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ggmi_callbacks import Filter, GainEngine, GradientScorer, LikelihoodScorer, Monitor, Reweight
+from ggmi_callbacks.tasks import SAMPLE_KEY
 from tests._batches import VOCABULARY, padded, samples
 from tests._loop import ANCHORS, SIZE, TASK, Fixed, Loop, builder, stream
 
@@ -63,9 +64,9 @@ def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch,
 
 
 def test_looks_back_are_rare_in_a_run_without_a_budget(build) -> None:
-    loop, batch, seen = build(Reweight()), stream(1)[0], []
+    loop, batch, seen = build(Reweight(), sources=None), stream(1)[0], []
     for step in range(250):
-        loop.engine.observe(batch)
+        loop.engine.observe({**batch, SAMPLE_KEY: torch.arange(4 * step, 4 * step + 4)})
         loop.engine.watch(torch.zeros(TASK.layout(batch).target.shape))
         loop.engine.end_step()
         if step % 10 == 9:
@@ -85,11 +86,11 @@ def test_short_runs_are_scored_whatever_the_overhead(build) -> None:
 
 def test_weight_information_adds_up_over_all_samples_though_some_were_not_watched(build) -> None:
     # I(S; W) is a sum over S: seeing a share of it must not make it smaller.
-    loop = build(Monitor(), overhead=1e-9)
+    loop = build(Monitor(), overhead=1e-9, sources=None)
     engine, data = loop.engine, stream(1)[0]
     loop.model.eval()
-    for _ in range(32):
-        inputs = engine.observe(data)
+    for i in range(32):
+        inputs = engine.observe({**data, SAMPLE_KEY: torch.arange(4 * i, 4 * i + 4)})
         if engine.wants_log_probs:
             engine.watch(TASK.log_probs(loop.model, inputs))
         engine.end_step()
@@ -119,17 +120,17 @@ def test_later_epochs_are_no_first_visits(build) -> None:
     loop = build()
     for batch in stream(2):
         loop.step(batch)
-    loop.engine.first_epoch = False
-    for batch in stream(2):
+    for batch in stream(2):  # nobody says that an epoch has begun
         loop.step(batch)
     loop.engine.log()
     assert loop.engine.finish()["ggmi/synthetic_samples"] == 8
-    assert len(loop.engine.recorder.reservoir.visits) == 2
+    first = [visit.first_nll.isfinite().tolist() for visit in loop.engine.recorder.reservoir.visits]
+    assert first == [[True] * 4] * 2 + [[False] * 4] * 2
     assert len(loop.engine.ledger) == 16
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_loss_that_is_not_finite_names_its_samples(build, value: str) -> None:
+def test_a_loss_that_is_not_finite_is_left_out_counted_and_named(build, value: str) -> None:
     loop = build(scorer=Fixed(1.0, 1.0, 1.0, 1.0))
     for batch in stream(2):
         inputs = loop.engine.observe(batch)
@@ -137,8 +138,11 @@ def test_a_loss_that_is_not_finite_names_its_samples(build, value: str) -> None:
         log_probs[2] = -float(value)
         loop.engine.watch(log_probs)
         loop.engine.end_step()
-    with pytest.raises(ValueError, match=r"the loss of samples \[2, 6\] is not finite"):
-        loop.engine.log()
+    with pytest.warns(UserWarning, match=r"the loss of samples \[2, 6\] is not finite"):
+        logs = loop.engine.log()
+    assert logs["ggmi/nonfinite"] == 2
+    assert logs["ggmi/synthetic_nll"] == 0  # of the six others
+    assert loop.engine.finish()["ggmi/synthetic_samples"] == 8
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,7 @@ def test_gains_are_remembered_only_if_every_sample_has_one(build) -> None:
     loop.engine.log()
     gain = loop.engine.ledger.table["gain"].to_pylist()
     assert gain[:12] == gain[12:]
-    assert not loop.engine._cache.complete()
+    assert not loop.engine.intake.table.complete()
 
 
 def save(engine: GainEngine) -> dict[str, Any]:
@@ -257,11 +261,11 @@ def test_a_resumed_run_remembers_the_gains_that_it_had_found(build) -> None:
     for batch in stream(4)[2:]:
         loop.step(batch)
     resumed.engine.load_state_dict(state)
-    assert not resumed.engine._cache.complete()
+    assert not resumed.engine.intake.table.complete()
     for batch in stream(4)[2:]:
         resumed.step(batch)
-    assert resumed.engine._cache.complete()
-    assert torch.equal(resumed.engine._cache.values, loop.engine._cache.values)
+    assert resumed.engine.intake.table.complete()
+    assert torch.equal(resumed.engine.intake.table.values, loop.engine.intake.table.values)
 
 
 @pytest.mark.parametrize("make", [LikelihoodScorer, lambda: GradientScorer(every=50)], ids=["likelihood", "gradient"])

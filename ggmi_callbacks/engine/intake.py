@@ -1,0 +1,177 @@
+"""From a batch as it comes to its samples: who they are, what they gain, and what they weigh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ggmi_callbacks.distributed import gather_padded
+from ggmi_callbacks.engine.gain_table import GainTable
+from ggmi_callbacks.engine.ledger import Ledger, Rows
+from ggmi_callbacks.engine.recorder import Recorder
+from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.model import Probe
+from ggmi_callbacks.policies import Policy
+from ggmi_callbacks.scorers import Scorer
+from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY, Inputs, Layout
+
+Origin = Literal["scored", "remembered", "skipped", "screened"]
+"""Where a batch's gains come from: found now, from the table, not at all, or from :meth:`GainEngine.screen`."""
+
+
+@dataclass
+class Candidates:
+    """A batch as it came: its samples and what is known of them."""
+
+    inputs: Inputs
+    layout: Layout
+    ids: Tensor  # [n], the caller's, or by order
+    identity: Tensor  # [n], by which a second visit is told: ids, or a fingerprint of the content
+    source: Tensor  # [n], codes
+    gain: Tensor  # [n], nats, NaN where not known
+    noise: Tensor  # [n]
+    weights: Tensor  # [n], the policy's
+    origin: Origin
+    met_before: int  # samples that this rank had met before them
+
+    def write(self, ledger: Ledger, step: int, which: Tensor | slice = slice(None)) -> Rows:
+        """Write the samples ``which`` into ``ledger``."""
+        return ledger.write(step, self.ids[which], self.source[which], self.gain[which], self.weights[which])
+
+
+class Intake:
+    """Takes batches in.
+
+    Args:
+        probe: the model and its task.
+        scorer: finds gains.
+        policy: makes weights of them.
+        schedule: says which batches are scored.
+        recorder: is told of gains and weights.
+        table: gains by id, where they never change and ids are positions in the training set.
+        sources: code of each sample's source by id, the code of none at its end; None if there are no sources.
+        num_samples: size of the training set, if ids are positions in it.
+        capacity: most samples in a batch of any rank.
+
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        scorer: Scorer,
+        policy: Policy,
+        schedule: Schedule,
+        recorder: Recorder,
+        *,
+        table: GainTable | None,
+        sources: Tensor | None,
+        num_samples: int | None,
+        capacity: int | None,
+    ) -> None:
+        self.probe, self.scorer, self.policy = probe, scorer, policy
+        self.schedule, self.recorder, self.table = schedule, recorder, table
+        self.sources, self.num_samples, self.capacity = sources, num_samples, capacity
+        self._met = 0
+        self._remembers = False  # gains come from the table, which has them all
+        self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
+        self._refreshed_at = -1
+
+    def take(self, inputs: Inputs, step: int, optimizer: torch.optim.Optimizer | None) -> Candidates:
+        """Find the samples of a batch, their gains and their weights.
+
+        Raises:
+            ValueError: if ids are missing where they are needed, or are not whole numbers [n].
+
+        """
+        inputs = dict(inputs)
+        given_ids, screened = inputs.pop(SAMPLE_KEY, None), inputs.pop(GAIN_KEY, None)
+        layout = self.probe.task.layout(inputs, None if given_ids is None else given_ids.numel())
+        ids = self._by_order(layout) if given_ids is None else self._checked(given_ids, layout)
+        identity = ids if given_ids is not None else self.probe.task.fingerprint(inputs, layout)
+        none = len(self.recorder.sources)
+        source = torch.full_like(ids, none) if self.sources is None else self.sources[ids]
+        met = self._met
+        origin: Origin = "screened"
+        if screened is not None:
+            gain, noise = screened.T
+            weights = torch.ones_like(gain)
+        else:
+            self._met += layout.n
+            gain, noise, origin = self._gain(inputs, layout, ids, step, optimizer)
+            weights = torch.ones_like(gain)
+            if self.policy.acts:
+                weights = self.policy(gain, gather_padded(gain, self.capacity), noise)
+            self.recorder.add_gains(gain, source, weights)
+        return Candidates(inputs, layout, ids, identity, source, gain, noise, weights, origin, met)
+
+    def remember_if_complete(self) -> None:
+        """From now on take gains from the table, if it has every sample's; every rank must call it."""
+        self._remembers = self._remembers or (self.table is not None and self.table.complete())
+
+    def check(self) -> None:
+        """Raise if ids were out of range; waits for the device, so it is done when logging."""
+        if bool(self._outside):
+            raise ValueError(
+                f"{SAMPLE_KEY!r} held ids outside [0, {self.num_samples}), the number of `sources` or `num_samples`: "
+                "ids must be positions in the training set."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Samples met, and the gains that are remembered."""
+        table = None if self.table is None else self.table.state_dict()
+        return {"met": self._met, "remembers": self._remembers, "table": table}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        self._met, self._remembers = state["met"], state["remembers"]
+        if self.table is not None and state["table"] is not None:
+            self.table.load_state_dict(state["table"])
+
+    def _by_order(self, layout: Layout) -> Tensor:
+        """Ids of samples that carry none."""
+        if self.num_samples is not None:
+            raise ValueError(
+                f"the batch carries no sample ids, and without them nobody knows which of the {self.num_samples} "
+                f"samples it holds. Put ids under {SAMPLE_KEY!r} (`Numbered` and `CarryIds` do), or leave out "
+                "`sources` and `num_samples`."
+            )
+        return torch.arange(self._met, self._met + layout.n, device=layout.target.device)
+
+    def _checked(self, ids: Tensor, layout: Layout) -> Tensor:
+        """The ids that a batch carries, [n]."""
+        whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+        if ids.numel() != layout.n or not whole:
+            raise ValueError(
+                f"{SAMPLE_KEY!r} must hold a whole number for each of {layout.n} samples, got {ids.numel()} of "
+                f"{ids.dtype}."
+            )
+        ids = ids.flatten().long().to(layout.target.device)
+        if self.num_samples is None:
+            return ids
+        self._outside = self._outside | ((ids < 0) | (ids >= self.num_samples)).any()
+        return ids.clamp(0, self.num_samples - 1)
+
+    def _gain(
+        self, inputs: Inputs, layout: Layout, ids: Tensor, step: int, optimizer: torch.optim.Optimizer | None
+    ) -> tuple[Tensor, Tensor, Origin]:
+        """Gains and their noise [n], NaN if the schedule leaves the batch out."""
+        if self._remembers and self.table is not None:
+            return *self.table.get(ids), "remembered"
+        if not self.schedule.scores(layout.n):
+            unknown = torch.full((layout.n,), float("nan"), device=layout.target.device)
+            return unknown, unknown, "skipped"
+        with self.schedule.budget.spend("score"):
+            if self._refreshed_at != step:
+                self.scorer.refresh(step, optimizer)
+                self._refreshed_at = step
+            gain, noise = (values.float() for values in self.scorer.score(inputs, layout))
+            # A sample without targets has no gain, and infinite ones would poison every running statistic.
+            unknown = ~((layout.tokens > 0) & gain.isfinite() & noise.isfinite())
+            gain, noise = (values.masked_fill(unknown, float("nan")) for values in (gain, noise))
+            self.recorder.remember_prompts(inputs, layout)
+            if self.table is not None:
+                self.table.put(ids, gain, noise)
+        return gain, noise, "scored"
