@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
     from ggmi_callbacks.data import CarryIds, Numbered
-    from ggmi_callbacks.engine import GainEngine, Ledger
+    from ggmi_callbacks.engine import GainEngine, Ledger, Refill
     from ggmi_callbacks.metrics import (
         GGMI,
         CodeLength,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "data": ["CarryIds", "Numbered"],
-    "engine": ["GainEngine", "Ledger"],
+    "engine": ["GainEngine", "Ledger", "Refill"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
         "DistinctScorer",
@@ -95,6 +95,7 @@ __all__ = [
     "Numbered",
     "Policy",
     "PromptInformationScorer",
+    "Refill",
     "Reweight",
     "SampleLoss",
     "Scorer",

@@ -32,6 +32,8 @@ class Policy(ABC):
     """Whether weights ever differ from one."""
     drops = False
     """Whether a weight of zero takes the sample out of the forward."""
+    refill = False
+    """Whether trainers fill batches up with other samples in place of those that are dropped."""
     margin: float = 0.0
     """How many standard errors are taken off a gain before it is weighed."""
     overhead: float | None = None
@@ -62,6 +64,11 @@ class Policy(ABC):
         """
         gain = _scored(gain)
         self.update(gain if everywhere is None else _scored(everywhere))
+        return self.weights(gain, noise)
+
+    def weights(self, gain: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Weights [n] by what is known of the stream so far, without taking note of ``gain`` [n]."""
+        gain = _scored(gain)
         lowest = gain - self.margin * noise if self.margin and noise is not None else gain
         return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(lowest))
 
@@ -112,6 +119,9 @@ class Filter(Policy):
             stream. For plentiful data: on a small pool, throwing data away costs what the bad data cost.
         window: length of that memory.
         margin: how many standard errors of its own a gain has to stand above ``threshold``, 1 if not given.
+        refill: let trainers fill each batch up with other samples that pass, so that an optimiser step sees the batch
+            size that was tuned and the run takes as many steps as without a filter. If false, or where a trainer
+            cannot (its documentation says so), batches shrink to what is kept of them.
 
     Raises:
         ValueError: if both ``threshold`` and ``keep`` are given, ``threshold`` is NaN, ``keep`` is outside (0, 1] or
@@ -127,7 +137,12 @@ class Filter(Policy):
     drops = True
 
     def __init__(
-        self, threshold: float | None = None, keep: float | None = None, window: int = 4096, margin: float | None = None
+        self,
+        threshold: float | None = None,
+        keep: float | None = None,
+        window: int = 4096,
+        margin: float | None = None,
+        refill: bool = True,
     ) -> None:
         super().__init__()
         _check_numbers(threshold=threshold, keep=keep, margin=margin, window=window)
@@ -146,6 +161,7 @@ class Filter(Policy):
         self.threshold = 0.0 if threshold is None and keep is None else threshold
         self.keep = keep
         self.window = window
+        self.refill = refill
         if keep is None:
             self.margin = 1.0 if margin is None else margin
 

@@ -2,5 +2,6 @@
 
 from ggmi_callbacks.engine.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.refill import Refill
 
-__all__ = ["GainEngine", "Ledger"]
+__all__ = ["GainEngine", "Ledger", "Refill"]

@@ -223,6 +223,11 @@ class GainEngine:
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
         return kept, torch.stack([batch.gain, batch.noise], 1)
 
+    def keeps(self) -> Tensor | None:
+        """Which samples of the training set are kept, bool [num_samples], once every gain is known; None before."""
+        self._require_prepared("keeps")
+        return self.intake.keeps()
+
     @property
     def weights(self) -> Tensor | None:
         """Weights at each target of the current batch, [B, T'] or [B, 1]; None if every weight is one."""

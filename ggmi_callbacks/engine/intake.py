@@ -111,6 +111,12 @@ class Intake:
         """From now on take gains from the table, if it has every sample's; every rank must call it."""
         self._remembers = self._remembers or (self.table is not None and self.table.complete())
 
+    def keeps(self) -> Tensor | None:
+        """Which samples of the training set the policy keeps, bool [num_samples]; None as long as gains are found."""
+        if not self._remembers or self.table is None:
+            return None
+        return self.policy.weights(*self.table.values) > 0
+
     def check(self) -> None:
         """Raise if ids were out of range; waits for the device, so it is done when logging."""
         if bool(self._outside):

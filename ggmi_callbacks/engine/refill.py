@@ -1,0 +1,169 @@
+"""A loader that spends what a filter saves: every batch is full of samples that passed.
+
+    candidates drawn ──> engine.screen ──> kept ones wait ──> a batch as soon as there are enough
+
+An optimiser step then sees the batch size that the user tuned, and a run takes as many steps as without a filter: what
+is dropped is made up for by more passes over the data. Once every gain is known (they never change, and each sample has
+been scored), samples that would be dropped are not drawn any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from ggmi_callbacks.data import to_device
+from ggmi_callbacks.distributed import is_distributed, rank_and_size
+from ggmi_callbacks.engine.engine import GainEngine
+from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY
+
+
+class Refill:
+    """Iterates full batches of samples that ``engine``'s policy keeps; each iteration goes on where the last one ended.
+
+    Args:
+        engine: prepared by the first iteration.
+        loader: the loader of unfiltered batches, of a map-style data set whose rows carry their position under
+            ``"ggmi_sample"`` (:class:`~ggmi_callbacks.Numbered`) and a collator that keeps it
+            (:class:`~ggmi_callbacks.CarryIds`). Its length is that of an iteration.
+        seed: of the order of each pass.
+
+    Raises:
+        TypeError: if ``loader`` is not a DataLoader of a data set with a length.
+        ValueError: if the policy drops nothing, the loader batches or orders its rows in a way of its own, or a whole
+            pass over the data keeps no sample.
+
+    """
+
+    def __init__(self, engine: GainEngine, loader: DataLoader[Any], seed: int = 0) -> None:
+        if not isinstance(loader, DataLoader) or not hasattr(loader.dataset, "__len__"):
+            raise TypeError(f"`loader` must be a DataLoader of a data set with a length, got {type(loader).__name__}.")
+        if not engine.policy.drops:
+            raise ValueError(f"{engine.policy!r} drops nothing, so there is nothing to refill: use `loader` itself.")
+        if loader.batch_size is None or not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
+            raise ValueError(
+                "`loader` has a sampler of its own, whose order a refilled loader cannot keep: shuffle=True or False, "
+                "or Filter(refill=False), which trains on smaller batches."
+            )
+        self.engine, self.loader, self.seed = engine, loader, seed
+        self.batch_size = loader.batch_size
+        share = getattr(engine.policy, "keep", None) or 1.0
+        self.candidates = math.ceil(self.batch_size / share)
+        """Samples that are drawn and scored together: about as many as it takes for one batch."""
+        self._pass = 0
+        self._order: list[int] = []  # positions of this pass, this rank's share
+        self._drawn = 0  # of them
+        self._kept = 0  # of those that were drawn
+        self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their gain and noise [2]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @property
+    def dataset(self) -> Any:
+        """The data set that is drawn from."""
+        return self.loader.dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        candidates = self._candidates()
+        for _ in range(len(self)):
+            while not self._full():
+                rows, batch = next(candidates)
+                self._screen(rows, batch)
+            yield self._batch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the draw is, and the samples that wait, by position."""
+        gains = [gain for _, gain in self._waiting]
+        return {
+            "pass": self._pass,
+            "order": torch.tensor(self._order, dtype=torch.long),
+            "drawn": (self._drawn, self._kept),
+            "waiting": [int(row[SAMPLE_KEY]) for row, _ in self._waiting],
+            "gains": torch.stack(gains).cpu() if gains else torch.empty(0, 2),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        self._pass, (self._drawn, self._kept) = state["pass"], state["drawn"]
+        self._order = state["order"].tolist()
+        rows = [self.dataset[i] for i in state["waiting"]]
+        self._waiting = deque(zip(rows, state["gains"].to(self.engine.device), strict=True))
+
+    def _candidates(self) -> Iterator[tuple[list[Any], Any]]:
+        """Rows and their batch, pass after pass."""
+        while True:
+            if not self._order:
+                self._begin_pass()
+            for rows, batch in self._loader_of(self._order[self._drawn :]):
+                self._drawn += len(rows)
+                yield rows, batch
+            if not self._kept:
+                raise ValueError(
+                    f"{self.engine.policy!r} kept none of {len(self.dataset)} samples in a whole pass over the data: "
+                    "lower `threshold` or `margin`, use `Filter(keep=...)`, or look whether the anchors are of this "
+                    "task."
+                )
+            self._order, self._pass = [], self._pass + 1
+
+    def _begin_pass(self) -> None:
+        self.engine.begin_epoch(self._pass)
+        positions = torch.arange(len(self.dataset))
+        keeps = self.engine.keeps()
+        if keeps is not None:
+            positions = positions[keeps.cpu()]
+        if isinstance(self.loader.sampler, RandomSampler):
+            draw = torch.Generator().manual_seed(self.seed + self._pass)
+            positions = positions[torch.randperm(len(positions), generator=draw)]
+        rank, size = rank_and_size()
+        share = len(positions) // size * size or len(positions)  # every rank draws as many
+        self._order, self._drawn, self._kept = positions[:share][rank::size].tolist(), 0, 0
+
+    def _loader_of(self, positions: list[int]) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            self.candidates,
+            sampler=positions,
+            collate_fn=_WithRows(self.loader.collate_fn),
+            num_workers=self.loader.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),  # a DataLoader draws from the global stream otherwise
+        )
+
+    def _screen(self, rows: list[Any], batch: Any) -> None:
+        ids = batch[SAMPLE_KEY]
+        inputs = {**to_device(batch, self.engine.device), SAMPLE_KEY: ids.to(self.engine.device)}
+        kept, gains = self.engine.screen(inputs)
+        self._kept += sum(kept)
+        self._waiting.extend((row, gain) for row, keep, gain in zip(rows, kept, gains, strict=True) if keep)
+
+    def _full(self) -> bool:
+        """Whether a batch can be made, on every rank: those that have one wait for the others in step."""
+        enough = len(self._waiting) >= self.batch_size
+        if not is_distributed():
+            return enough
+        flag = torch.tensor(int(enough), device=self.engine.device)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+        return bool(flag)
+
+    def _batch(self) -> Any:
+        chosen = [self._waiting.popleft() for _ in range(self.batch_size)]
+        batch = self.loader.collate_fn([row for row, _ in chosen])
+        batch[GAIN_KEY] = torch.stack([gain for _, gain in chosen])
+        return batch
+
+
+class _WithRows:
+    """A collator that hands on the rows beside the batch made of them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[Any]) -> tuple[list[Any], Any]:
+        return list(rows), self.collate([dict(row) for row in rows])
