@@ -74,8 +74,14 @@ class CausalLM(Task):
         positions = inputs.get("position_ids")
         if positions is None or inputs.get("attention_mask") is not None:
             mask = inputs.get("attention_mask")
-            if mask is None or mask.dim() != 2:
+            if mask is None:
                 mask = torch.ones_like(labels)
+            if mask.dim() != 2:
+                raise ValueError(
+                    f"`attention_mask` must be [B, T] (1 where a token is attended), got {tuple(mask.shape)}: in a row "
+                    "with a mask of its own nobody can see where one sample ends. Give one sample a row, or a packed "
+                    "batch, whose `position_ids` restart and which has no `attention_mask`."
+                )
             lengths = (mask.bool() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
             return Layout(target, len(labels), None, lengths)
         if n is None:
@@ -93,7 +99,7 @@ class CausalLM(Task):
         tokens, labels = inputs["input_ids"], self._labels(inputs)
         if layout.segment is None:
             mask = inputs.get("attention_mask")
-            attended = torch.ones_like(tokens) if mask is None or mask.dim() != 2 else mask.long()
+            attended = torch.ones_like(tokens) if mask is None else mask.long()
             place = attended.cumsum(1) * attended - 1
         else:
             place = inputs["position_ids"]
@@ -139,8 +145,6 @@ class CausalLM(Task):
         begun = is_target.cumsum(1)
         if layout.segment is None:
             mask = inputs.get("attention_mask")
-            if mask is not None and mask.dim() != 2:
-                raise ValueError(f"`attention_mask` must be [B, T] to leave prompts out, got {tuple(mask.shape)}.")
             seen = F.pad(begun[:, 1:], (0, 1), value=1) > 0  # from the token before the first target on
             visible = seen.long() if mask is None else mask * seen
             return {**inputs, "attention_mask": visible, "position_ids": (visible.cumsum(1) - 1).clamp_min(0)}

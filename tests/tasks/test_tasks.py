@@ -218,3 +218,10 @@ def test_batches_that_cannot_be_scored_are_refused() -> None:
         TASK.layout(packed(BATCH))
     with pytest.raises(ValueError, match="has no `logits`"):
         TASK.output_log_probs(object(), padded(BATCH))
+
+
+def test_a_mask_that_hides_where_samples_end_is_refused() -> None:
+    batch = padded(samples(2))
+    batch["attention_mask"] = batch["attention_mask"][:, None, None, :]
+    with pytest.raises(ValueError, match=r"`attention_mask` must be \[B, T\].*got \(2, 1, 1, "):
+        CausalLM().layout(batch)
