@@ -112,7 +112,7 @@ class GainEngine:
         self.step = 0
         self.shadow: Shadow | None = None
         names = sorted({s for s in sources or () if s is not None})
-        self.ledger = Ledger(names)
+        self.ledger = Ledger(names, self.scorer.parts)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
@@ -153,7 +153,7 @@ class GainEngine:
             self.policy,
             self.schedule,
             self.recorder,
-            table=GainTable(self.num_samples or 0, self.device) if self._remembers else None,
+            table=GainTable(self.num_samples or 0, self.device, len(self.scorer.parts)) if self._remembers else None,
             sources=None if self._codes is None else self._codes.to(self.device),
             num_samples=self.num_samples,
             capacity=self.capacity,
@@ -213,15 +213,15 @@ class GainEngine:
         their gain and its noise under ``"ggmi_gain"``, and are then not scored again.
 
         Returns:
-            Whether each sample is kept, [n], after the one host synchronisation of a filtered step; and gain and
-            noise, nats, [n, 2].
+            Whether each sample is kept, [n], after the one host synchronisation of a filtered step; and their scores,
+            [n, 2 + parts], in the order of :class:`~ggmi_callbacks.scorers.Score`.
 
         """
         batch = self._take(inputs)
         kept = (batch.weights > 0).tolist()
         dropped = [i for i, keep in enumerate(kept) if not keep]
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
-        return kept, torch.stack([batch.gain, batch.noise], 1)
+        return kept, batch.score.stacked().T
 
     def keeps(self) -> Tensor | None:
         """Which samples of the training set are kept, bool [num_samples], once every gain is known; None before."""

@@ -6,28 +6,31 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
+from ggmi_callbacks.scorers import Score
 
 
 class GainTable:
-    """Gains and their noise by sample id, for scorers under which they never change.
+    """Scores by sample id, for scorers under which they never change.
 
     Args:
         size: number of samples in the training set; ids are below it.
-        device: where gains are.
+        device: where scores are.
+        parts: number of scores that a gain is made of; none if it is one.
 
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.values = torch.zeros(2, size, device=device)
+    def __init__(self, size: int, device: torch.device, parts: int = 0) -> None:
+        self.values = torch.zeros(2 + parts, size, device=device)
         self.known = torch.zeros(size, device=device)
 
-    def put(self, ids: Tensor, gain: Tensor, noise: Tensor) -> None:
-        """Remember ``gain`` and ``noise`` [n] (NaN too: a sample without targets has none)."""
-        self.values[0, ids], self.values[1, ids], self.known[ids] = gain, noise, 1.0
+    def put(self, ids: Tensor, score: Score) -> None:
+        """Remember ``score`` of the samples ``ids`` [n] (NaN too: a sample without targets has none)."""
+        self.values[:, ids] = score.stacked().to(self.values.dtype)
+        self.known[ids] = 1.0
 
-    def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain and noise of the samples ``ids``, [n] each."""
-        return self.values[0, ids], self.values[1, ids]
+    def get(self, ids: Tensor) -> Score:
+        """Scores of the samples ``ids``, [n] each."""
+        return Score.unstacked(self.values[:, ids])
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of what is known."""

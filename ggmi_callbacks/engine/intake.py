@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.policies import Policy
-from ggmi_callbacks.scorers import Scorer
+from ggmi_callbacks.scorers import Score, Scorer
 from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY, Inputs, Layout
 
 Origin = Literal["scored", "remembered", "skipped", "screened"]
@@ -31,15 +31,16 @@ class Candidates:
     ids: Tensor  # [n], the caller's, or by order
     identity: Tensor  # [n], by which a second visit is told: ids, or a fingerprint of the content
     source: Tensor  # [n], codes
-    gain: Tensor  # [n], nats, NaN where not known
-    noise: Tensor  # [n]
+    score: Score  # NaN where not known
     weights: Tensor  # [n], the policy's
     origin: Origin
     met_before: int  # samples that this rank had met before them
 
     def write(self, ledger: Ledger, step: int, which: Tensor | slice = slice(None)) -> Rows:
         """Write the samples ``which`` into ``ledger``."""
-        return ledger.write(step, self.ids[which], self.source[which], self.gain[which], self.weights[which])
+        parts = None if self.score.parts is None else self.score.parts[:, which]
+        gain, weights = self.score.gain[which], self.weights[which]
+        return ledger.write(step, self.ids[which], self.source[which], gain, weights, parts)
 
 
 class Intake:
@@ -96,16 +97,16 @@ class Intake:
         met = self._met
         origin: Origin = "screened"
         if screened is not None:
-            gain, noise = screened.T
-            weights = torch.ones_like(gain)
+            score = Score.unstacked(screened.T)
+            weights = torch.ones_like(score.gain)
         else:
             self._met += layout.n
-            gain, noise, origin = self._gain(inputs, layout, ids, step, optimizer)
-            weights = torch.ones_like(gain)
+            score, origin = self._score(inputs, replace(layout, ids=ids), step, optimizer)
+            weights = torch.ones_like(score.gain)
             if self.policy.acts:
-                weights = self.policy(gain, gather_padded(gain, self.capacity), noise)
-            self.recorder.add_gains(gain, source, weights)
-        return Candidates(inputs, layout, ids, identity, source, gain, noise, weights, origin, met)
+                weights = self.policy(score.gain, gather_padded(score.gain, self.capacity), score.noise)
+            self.recorder.add_gains(score.gain, source, weights)
+        return Candidates(inputs, layout, ids, identity, source, score, weights, origin, met)
 
     def remember_if_complete(self) -> None:
         """From now on take gains from the table, if it has every sample's; every rank must call it."""
@@ -115,7 +116,8 @@ class Intake:
         """Which samples of the training set the policy keeps, bool [num_samples]; None as long as gains are found."""
         if not self._remembers or self.table is None:
             return None
-        return self.policy.weights(*self.table.values) > 0
+        known = Score.unstacked(self.table.values)
+        return self.policy.weights(known.gain, known.noise) > 0
 
     def check(self) -> None:
         """Raise if ids were out of range; waits for the device, so it is done when logging."""
@@ -160,24 +162,26 @@ class Intake:
         self._outside = self._outside | ((ids < 0) | (ids >= self.num_samples)).any()
         return ids.clamp(0, self.num_samples - 1)
 
-    def _gain(
-        self, inputs: Inputs, layout: Layout, ids: Tensor, step: int, optimizer: torch.optim.Optimizer | None
-    ) -> tuple[Tensor, Tensor, Origin]:
-        """Gains and their noise [n], NaN if the schedule leaves the batch out."""
+    def _score(
+        self, inputs: Inputs, layout: Layout, step: int, optimizer: torch.optim.Optimizer | None
+    ) -> tuple[Score, Origin]:
+        """Scores [n], NaN if the schedule leaves the batch out."""
+        assert layout.ids is not None
         if self._remembers and self.table is not None:
-            return *self.table.get(ids), "remembered"
+            return self.table.get(layout.ids), "remembered"
         if not self.schedule.scores(layout.n):
-            unknown = torch.full((layout.n,), float("nan"), device=layout.target.device)
-            return unknown, unknown, "skipped"
+            unknown = torch.full((2 + len(self.scorer.parts), layout.n), float("nan"), device=layout.target.device)
+            return Score.unstacked(unknown), "skipped"
         with self.schedule.budget.spend("score"):
             if self._refreshed_at != step:
                 self.scorer.refresh(step, optimizer)
                 self._refreshed_at = step
-            gain, noise = (values.float() for values in self.scorer.score(inputs, layout))
+            values = self.scorer.score(inputs, layout).stacked().float()
             # A sample without targets has no gain, and infinite ones would poison every running statistic.
-            unknown = ~((layout.tokens > 0) & gain.isfinite() & noise.isfinite())
-            gain, noise = (values.masked_fill(unknown, float("nan")) for values in (gain, noise))
+            known = (layout.tokens > 0) & values[:2].isfinite().all(0)
+            values[:2] = values[:2].masked_fill(~known, float("nan"))
+            score = Score.unstacked(values)
             self.recorder.remember_prompts(inputs, layout)
             if self.table is not None:
-                self.table.put(ids, gain, noise)
-        return gain, noise, "scored"
+                self.table.put(layout.ids, score)
+        return score, "scored"

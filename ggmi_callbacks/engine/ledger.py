@@ -28,11 +28,14 @@ SCHEMA = pa.schema(
 )
 
 
+_NLL = 5  # its place among the columns that wait on the device
+
+
 class Rows:
     """Rows of one batch that wait on the device."""
 
     def __init__(self, values: Tensor) -> None:
-        self._nll = values[-1]
+        self._nll = values[_NLL]
 
     def complete(self, nll: Tensor, which: Tensor | None = None) -> None:
         """Fill in code lengths ``nll`` [m], nats, of the rows ``which`` [m]; of all rows if None."""
@@ -50,6 +53,7 @@ class Ledger:
 
     Args:
         sources: names of the sources, in the order of their codes; empty if there are none.
+        parts: names of the scores that a gain is made of, each a column ``gain/<name>``; empty if it is one.
 
     Example:
         >>> import torch
@@ -62,18 +66,32 @@ class Ledger:
 
     """
 
-    def __init__(self, sources: Sequence[str] = ()) -> None:
-        self.sources = list(sources)
+    def __init__(self, sources: Sequence[str] = (), parts: Sequence[str] = ()) -> None:
+        self.sources, self.parts = list(sources), list(parts)
+        self.schema = pa.schema([*SCHEMA, *((f"gain/{name}", pa.float64()) for name in self.parts)])
         self._pending: list[Tensor] = []
-        self._none = torch.empty(6, 0, dtype=torch.float64)  # no rows, where the last ones were: NCCL gathers no other
+        # No rows, where the last ones were: NCCL gathers no other.
+        self._none = torch.empty(len(self.schema), 0, dtype=torch.float64)
         self._tables: list[pa.Table] = []
 
-    def write(self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor) -> Rows:
-        """Add a batch of samples, each argument [n]; returns their rows, to be completed with code lengths."""
+    def write(
+        self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor, parts: Tensor | None = None
+    ) -> Rows:
+        """Add a batch of samples; returns their rows, to be completed with code lengths.
+
+        Args:
+            step: optimiser steps before it.
+            ids: of the samples; like ``source``, ``gain`` and ``weight`` [n].
+            source: codes.
+            gain: nats, NaN where not scored.
+            weight: in the loss; zero means dropped.
+            parts: the scores that gains are made of, [parts, n]; NaN if None.
+
+        """
         nll = torch.full_like(gain, float("nan"), dtype=torch.float64)
-        rows = torch.stack(
-            [torch.full_like(nll, step), ids.double(), source.double(), gain.double(), weight.double(), nll]
-        )
+        shares = nll.expand(len(self.parts), -1) if parts is None else parts.double()
+        columns = [torch.full_like(nll, step), ids.double(), source.double(), gain.double(), weight.double(), nll]
+        rows = torch.cat([torch.stack(columns), shares])
         self._pending.append(rows)
         self._none = rows[:, :0]
         return Rows(rows)
@@ -94,12 +112,12 @@ class Ledger:
             return []
         rows = rows.cpu()
         self._tables.append(self._to_table(rows))
-        return rows[1, rows[-1].isinf()].long().tolist()
+        return rows[1, rows[_NLL].isinf()].long().tolist()
 
     @property
     def table(self) -> pa.Table:
         """All flushed rows."""
-        return pa.concat_tables([SCHEMA.empty_table(), *self._tables]).combine_chunks()
+        return pa.concat_tables([self.schema.empty_table(), *self._tables]).combine_chunks()
 
     def __len__(self) -> int:
         return sum(map(len, self._tables))
@@ -116,15 +134,20 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """The flushed rows."""
-        return {"sources": self.sources, "columns": self.table.to_pydict()}
+        return {"sources": self.sources, "parts": self.parts, "columns": self.table.to_pydict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
         self.sources, self._pending = state["sources"], []
-        self._tables = [pa.table(state["columns"], schema=SCHEMA)]
+        if state["parts"] != self.parts:
+            raise ValueError(
+                f"the checkpoint's gains are made of {state['parts']}, this run's of {self.parts}: resume with the "
+                "same scorer, or start anew."
+            )
+        self._tables = [pa.table(state["columns"], schema=self.schema)]
 
     def _to_table(self, rows: Tensor) -> pa.Table:
-        step, ids, source, gain, weight, nll = rows.numpy()
+        step, ids, source, gain, weight, nll, *parts = rows.numpy()
         names = pa.array([*self.sources, None], pa.string())
         columns = [
             pa.array(step.astype("int64")),
@@ -134,5 +157,6 @@ class Ledger:
             pa.array(weight),
             pa.array(weight > 0),
             pa.array(nll, from_pandas=True),
+            *(pa.array(part, from_pandas=True) for part in parts),
         ]
-        return pa.Table.from_arrays(columns, schema=SCHEMA)
+        return pa.Table.from_arrays(columns, schema=self.schema)

@@ -61,7 +61,7 @@ class Refill:
         self._order: list[int] = []  # positions of this pass, this rank's share
         self._drawn = 0  # of them
         self._kept = 0  # of those that were drawn
-        self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their gain and noise [2]
+        self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their scores [2 + parts]
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -87,7 +87,7 @@ class Refill:
             "order": torch.tensor(self._order, dtype=torch.long),
             "drawn": (self._drawn, self._kept),
             "waiting": [int(row[SAMPLE_KEY]) for row, _ in self._waiting],
-            "gains": torch.stack(gains).cpu() if gains else torch.empty(0, 2),
+            "gains": torch.stack(gains).cpu() if gains else torch.empty(0),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

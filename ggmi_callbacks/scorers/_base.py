@@ -17,10 +17,21 @@ Normalize = Literal["token"] | None
 
 
 class Score(NamedTuple):
-    """Gain of each sample and its standard error, nats, [n] each."""
+    """Gain of each sample and its standard error, nats, [n] each, and the scores that a gain is made of, if several."""
 
     gain: Tensor
     noise: Tensor
+    parts: Tensor | None = None
+    """[parts, n], in the order of :attr:`Scorer.parts`; NaN where not known."""
+
+    def stacked(self) -> Tensor:
+        """All of it in one tensor, [2 + parts, n]."""
+        return torch.stack([self.gain, self.noise, *(() if self.parts is None else self.parts)])
+
+    @classmethod
+    def unstacked(cls, values: Tensor) -> Score:
+        """The score of which ``values`` is :meth:`stacked`."""
+        return cls(values[0], values[1], values[2:] if len(values) > 2 else None)
 
 
 def checked(dtype: torch.dtype | None) -> torch.dtype | None:
@@ -47,6 +58,8 @@ class Scorer(ABC):
 
     """
 
+    parts: tuple[str, ...] = ()
+    """Names of the scores that gains are made of; empty if gain is one score."""
     static = False
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
 
@@ -80,7 +93,7 @@ class Scorer(ABC):
         if self.normalize is None:
             return score
         tokens = layout.tokens.clamp_min(1)
-        return Score(score.gain / tokens, score.noise / tokens)
+        return score._replace(gain=score.gain / tokens, noise=score.noise / tokens)
 
     def __call__(self, inputs: Inputs, layout: Layout) -> Tensor:
         """Return the gain alone, normalised as asked, [n]."""

@@ -94,7 +94,7 @@ class JointScorer(Scorer):
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; the noise is that of the score where the sample is worst."""
-        gain, noise = self._scores(inputs, layout)
+        gain, noise, _ = self._scores(inputs, layout)
         worst = ((gain - self._center) / self._spread).min(0)
         spread = self._spread.expand_as(noise).gather(0, worst.indices[None])[0]
         return Score(self.tolerance + worst.values, noise.gather(0, worst.indices[None])[0] / spread)
@@ -102,7 +102,7 @@ class JointScorer(Scorer):
     def _scores(self, inputs: Inputs, layout: Layout) -> Score:
         """Every scorer's gain and noise, [scorers, n] each; what several of them need is run once."""
         with self._probe.remembering():
-            scores = [scorer.score(inputs, layout) for scorer in self.scorers]
+            scores = [scorer.score(inputs, layout)[:2] for scorer in self.scorers]
         return Score(*(torch.stack(values) for values in zip(*scores, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:

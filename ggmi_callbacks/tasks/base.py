@@ -25,7 +25,7 @@ SAMPLE_KEY = "ggmi_sample"
 """Key under which sample ids [n] ride in a batch; :meth:`GainEngine.observe` takes them out again."""
 
 GAIN_KEY = "ggmi_gain"
-"""Key under which gain and noise [n, 2] of samples that were screened before ride in a batch."""
+"""Key under which scores [n, 2 + parts] of samples that were screened before ride in a batch."""
 
 Inputs = dict[str, Any]
 
@@ -40,6 +40,7 @@ class Layout:
         segment: sample of each position, long, [B, T']; ``None`` if each row is one sample. A position of no sample
             (padding behind the last segment) carries ``n``.
         lengths: tokens of each segment, or of each row up to its last attended one, long, [n].
+        ids: of the samples, long, [n], where the engine knows them.
 
     """
 
@@ -47,6 +48,7 @@ class Layout:
     n: int
     segment: Tensor | None
     lengths: Tensor
+    ids: Tensor | None = None
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of per-position ``values`` [B, T', ...] over each sample, [n, ...], in float32 or wider."""

@@ -132,3 +132,18 @@ def test_gains_of_any_precision_are_written_as_they_are(dtype: torch.dtype) -> N
     ledger.write(0, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.long), gain, torch.ones(2, dtype=dtype))
     ledger.flush()
     assert ledger.table["gain"].to_pylist() == gain.double().tolist()
+
+
+def test_scores_that_a_gain_is_made_of_have_columns_of_their_own() -> None:
+    ledger = Ledger(parts=["likelihood", "agreement"])
+    none = torch.zeros(2, dtype=torch.long)
+    ledger.write(0, torch.arange(2), none, torch.ones(2), torch.ones(2), torch.tensor([[1.0, 2.0], [0.5, NAN]]))
+    ledger.write(1, torch.arange(2), none, torch.ones(2), torch.ones(2))
+    ledger.flush()
+    assert ledger.table["gain/likelihood"].to_pylist() == [1.0, 2.0, None, None]
+    assert ledger.table["gain/agreement"].to_pylist() == [0.5, None, None, None]
+    resumed = Ledger(parts=["likelihood", "agreement"])
+    resumed.load_state_dict(ledger.state_dict())
+    assert resumed.table.equals(ledger.table)
+    with pytest.raises(ValueError, match="resume with the same scorer"):
+        Ledger().load_state_dict(ledger.state_dict())

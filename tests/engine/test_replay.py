@@ -9,6 +9,7 @@ import torch
 
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.replay import PromptRing, Reservoir, Visit
+from ggmi_callbacks.scorers import Score
 from ggmi_callbacks.tasks import CausalLM, Layout
 from tests._batches import packed, padded, samples
 
@@ -128,11 +129,11 @@ def test_an_empty_prompt_ring_has_no_pairs() -> None:
 
 def test_gains_are_known_by_sample_id_once_they_were_put() -> None:
     cache = GainTable(4, torch.device("cpu"))
-    cache.put(torch.tensor([2, 0]), torch.tensor([1.5, float("nan")]), torch.tensor([0.1, float("nan")]))
+    cache.put(torch.tensor([2, 0]), Score(torch.tensor([1.5, float("nan")]), torch.tensor([0.1, float("nan")])))
     assert not cache.complete()
-    cache.put(torch.tensor([3, 1]), torch.tensor([-1.0, 0.0]), torch.tensor([0.2, 0.3]))
+    cache.put(torch.tensor([3, 1]), Score(torch.tensor([-1.0, 0.0]), torch.tensor([0.2, 0.3])))
     assert cache.complete()
-    gain, noise = cache.get(torch.tensor([1, 2, 3, 0]))
+    gain, noise, _ = cache.get(torch.tensor([1, 2, 3, 0]))
     assert gain[:3].tolist() == [0.0, 1.5, -1.0]
     assert torch.equal(noise[:3], torch.tensor([0.3, 0.1, 0.2]))
     assert gain[3].isnan()  # a sample without targets has no gain, and that is known too
