@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
     from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
     from ggmi_callbacks.scorers import (
+        ColumnScorer,
+        DataScorer,
         DistinctScorer,
         GradientScorer,
         JointScorer,
@@ -52,6 +54,8 @@ _NAMES = {
     "engine": ["GainEngine", "Ledger", "Refill"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
+        "ColumnScorer",
+        "DataScorer",
         "DistinctScorer",
         "GradientScorer",
         "JointScorer",
@@ -72,7 +76,9 @@ __all__ = [
     "CarryIds",
     "CausalLM",
     "CodeLength",
+    "ColumnScorer",
     "ConditionalMutualInformation",
+    "DataScorer",
     "DistinctScorer",
     "DivergenceBound",
     "EffectiveDiversity",

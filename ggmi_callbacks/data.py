@@ -6,7 +6,7 @@ loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryId
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
-from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs, Task
+from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, Inputs, Task
 
 
 class Numbered(Dataset):
@@ -58,6 +58,74 @@ class CarryIds:
         batch = self.collate([{k: v for k, v in f.items() if k != SAMPLE_KEY} for f in features])
         batch[SAMPLE_KEY] = ids
         return batch
+
+
+class SampleData:
+    """The training set by sample id, for scores that the data itself bring: its columns, its prompts and its answers.
+
+    Args:
+        rows: a ``datasets.Dataset``, or a sequence of dictionaries; the id of a row is its position.
+        tokens: the same rows tokenised (``input_ids``, ``labels``), if ``rows`` are not.
+
+    Example:
+        >>> data = SampleData([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "reward": 1.0}])
+        >>> data.column("reward"), data.prompts, data.answers
+        ([1.0], [(5,)], [[6, 7]])
+
+    """
+
+    def __init__(self, rows: Any, tokens: Any = None) -> None:
+        self._rows, self._tokens = rows, rows if tokens is None else tokens
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def column(self, name: str) -> list[Any]:
+        """Values of a column, by id.
+
+        Raises:
+            ValueError: if there is no such column, naming those that there are.
+
+        """
+        found = _column(self._rows, name)
+        if found is None:
+            raise ValueError(f"the training set has no column {name!r}; it has {_names(self._rows)}.")
+        return found
+
+    @property
+    def prompts(self) -> list[tuple[int, ...]]:
+        """Token ids before the first target of each sample."""
+        return [tuple(ids[: _begin(labels)]) for ids, labels in self._texts()]
+
+    @property
+    def answers(self) -> list[list[int]]:
+        """Token ids of the targets of each sample."""
+        return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self._texts()]
+
+    def _texts(self) -> Iterator[tuple[list[int], list[int]]]:
+        columns = [_column(self._tokens, name) for name in ("input_ids", "labels")]
+        if columns[0] is None or columns[1] is None:
+            raise ValueError(
+                "prompts and answers are read from `input_ids` and `labels`, and the training set has "
+                f"{_names(self._tokens)}: name a column of groups or of texts instead."
+            )
+        return zip(*columns, strict=True)
+
+
+def _names(rows: Any) -> list[str]:
+    names = getattr(rows, "column_names", None)
+    return list(names) if names is not None else sorted(rows[0]) if len(rows) else []
+
+
+def _column(rows: Any, name: str) -> list[Any] | None:
+    if name not in _names(rows):
+        return None
+    return list(rows[name]) if hasattr(rows, "column_names") else [rows[i].get(name) for i in range(len(rows))]
+
+
+def _begin(labels: Sequence[int]) -> int:
+    """Place of the first target."""
+    return next((i for i, label in enumerate(labels) if label != IGNORE), len(labels))
 
 
 def check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ggmi_callbacks.data import anchors_digest, check_anchors, to_device
+from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import check_stamp, stamp
@@ -70,6 +70,7 @@ class GainEngine:
             limit for a policy that acts). Samples beyond it are not scored: gain null, weight 1, kept.
         num_samples: size of the training set, if ids are positions in it: gains that never change
             (:attr:`Scorer.static`) are then found in the first epoch and remembered.
+        data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...).
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
@@ -93,6 +94,7 @@ class GainEngine:
         shadow_epochs: int = 3,
         overhead: float | None = None,
         num_samples: int | None = None,
+        data: SampleData | Sequence[Any] | None = None,
         capacity: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -115,6 +117,10 @@ class GainEngine:
         self.ledger = Ledger(names, self.scorer.parts)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
+        if data is not None:
+            data = data if isinstance(data, SampleData) else SampleData(data)
+            num_samples = len(data) if num_samples is None else num_samples
+            self.scorer.read(data)
         self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
         if sources is not None and len(sources) < (num_samples or 0):
             raise ValueError(
@@ -222,6 +228,11 @@ class GainEngine:
         dropped = [i for i, keep in enumerate(kept) if not keep]
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
         return kept, batch.score.stacked().T
+
+    def leave_out(self, ids: Tensor) -> None:
+        """Account for samples that are dropped without having been drawn, by what is known of them."""
+        self._require_prepared("leave_out")
+        self.intake.known(ids, weight=0.0).write(self.ledger, self.step)
 
     def keeps(self) -> Tensor | None:
         """Which samples of the training set are kept, bool [num_samples], once every gain is known; None before."""

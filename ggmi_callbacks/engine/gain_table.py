@@ -25,7 +25,7 @@ class GainTable:
 
     def put(self, ids: Tensor, score: Score) -> None:
         """Remember ``score`` of the samples ``ids`` [n] (NaN too: a sample without targets has none)."""
-        self.values[:, ids] = score.stacked().to(self.values.dtype)
+        self.values[:, ids] = score.stacked().to(self.values)
         self.known[ids] = 1.0
 
     def get(self, ids: Tensor) -> Score:

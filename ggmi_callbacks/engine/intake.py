@@ -77,6 +77,9 @@ class Intake:
         self.sources, self.num_samples, self.capacity = sources, num_samples, capacity
         self._met = 0
         self._remembers = False  # gains come from the table, which has them all
+        if table is not None and (known := scorer.known()) is not None:
+            table.put(torch.arange(len(known.gain), device=table.known.device), known)
+            self._remembers = True
         self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
         self._refreshed_at = -1
 
@@ -92,8 +95,7 @@ class Intake:
         layout = self.probe.task.layout(inputs, None if given_ids is None else given_ids.numel())
         ids = self._by_order(layout) if given_ids is None else self._checked(given_ids, layout)
         identity = ids if given_ids is not None else self.probe.task.fingerprint(inputs, layout)
-        none = len(self.recorder.sources)
-        source = torch.full_like(ids, none) if self.sources is None else self.sources[ids]
+        source = self._source(ids)
         met = self._met
         origin: Origin = "screened"
         if screened is not None:
@@ -107,6 +109,15 @@ class Intake:
                 weights = self.policy(score.gain, gather_padded(score.gain, self.capacity), score.noise)
             self.recorder.add_gains(score.gain, source, weights)
         return Candidates(inputs, layout, ids, identity, source, score, weights, origin, met)
+
+    def known(self, ids: Tensor, weight: float) -> Candidates:
+        """Samples that never came, by what the table knows of them, at one weight."""
+        assert self.table is not None
+        score = self.table.get(ids)
+        source, weights = self._source(ids), torch.full_like(score.gain, weight)
+        self.recorder.add_gains(score.gain, source, weights)
+        nothing = Layout(torch.empty(0), 0, None, torch.empty(0))
+        return Candidates({}, nothing, ids, ids, source, score, weights, "remembered", self._met)
 
     def remember_if_complete(self) -> None:
         """From now on take gains from the table, if it has every sample's; every rank must call it."""
@@ -137,6 +148,10 @@ class Intake:
         self._met, self._remembers = state["met"], state["remembers"]
         if self.table is not None and state["table"] is not None:
             self.table.load_state_dict(state["table"])
+
+    def _source(self, ids: Tensor) -> Tensor:
+        """Codes of the sources of the samples ``ids`` [n]."""
+        return torch.full_like(ids, len(self.recorder.sources)) if self.sources is None else self.sources[ids]
 
     def _by_order(self, layout: Layout) -> Tensor:
         """Ids of samples that carry none."""

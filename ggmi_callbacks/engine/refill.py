@@ -114,15 +114,16 @@ class Refill:
             self._order, self._pass = [], self._pass + 1
 
     def _begin_pass(self) -> None:
+        rank, size = rank_and_size()
         self.engine.begin_epoch(self._pass)
         positions = torch.arange(len(self.dataset))
         keeps = self.engine.keeps()
         if keeps is not None:
+            self.engine.leave_out((~keeps).nonzero().flatten()[rank::size])
             positions = positions[keeps.cpu()]
         if isinstance(self.loader.sampler, RandomSampler):
             draw = torch.Generator().manual_seed(self.seed + self._pass)
             positions = positions[torch.randperm(len(positions), generator=draw)]
-        rank, size = rank_and_size()
         share = len(positions) // size * size or len(positions)  # every rank draws as many
         self._order, self._drawn, self._kept = positions[:share][rank::size].tolist(), 0, 0
 

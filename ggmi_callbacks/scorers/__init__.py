@@ -1,6 +1,8 @@
 """Gain of the samples in a live batch: three estimators of one number, other counts, and all of them together."""
 
 from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
+from ggmi_callbacks.scorers._data import DataScorer
+from ggmi_callbacks.scorers.column import ColumnScorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.joint import JointScorer
@@ -8,6 +10,8 @@ from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 
 __all__ = [
+    "ColumnScorer",
+    "DataScorer",
     "DistinctScorer",
     "GradientScorer",
     "JointScorer",

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
@@ -67,6 +68,13 @@ class Scorer(ABC):
         if normalize not in (None, "token"):
             raise ValueError(f"`normalize` must be None or 'token', got {normalize!r}.")
         self.normalize = normalize
+
+    def read(self, data: SampleData) -> None:  # noqa: B027
+        """Take what the training set says of its samples; called before :meth:`prepare`, if there is one with ids."""
+
+    def known(self) -> Score | None:
+        """Scores of all samples by id, [N] each, where they are known before training; None if they must be found."""
+        return None
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""
