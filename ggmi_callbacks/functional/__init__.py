@@ -2,6 +2,7 @@
 
 from ggmi_callbacks.functional._embedding_gain import embedding_information_gain
 from ggmi_callbacks.functional._interval import Interval, bootstrap_interval, mean_interval
+from ggmi_callbacks.functional.agreement import agreement
 from ggmi_callbacks.functional.bounds import (
     GGMIUpperBoundTerms,
     generalization_bound,
@@ -47,6 +48,7 @@ __all__ = [
     "GGMIUpperBoundTerms",
     "GaussianWeightInformation",
     "Interval",
+    "agreement",
     "bootstrap_interval",
     "code_length",
     "conditional_mutual_information",
