@@ -2,6 +2,7 @@
 
 from ggmi_callbacks.functional._embedding_gain import embedding_information_gain
 from ggmi_callbacks.functional._interval import Interval, bootstrap_interval, mean_interval
+from ggmi_callbacks.functional.agreement import agreement
 from ggmi_callbacks.functional.bounds import (
     GGMIUpperBoundTerms,
     generalization_bound,
@@ -34,6 +35,8 @@ from ggmi_callbacks.functional.information_gain import (
     sampling_log_probs,
 )
 from ggmi_callbacks.functional.mutual_information import conditional_mutual_information, mutual_information
+from ggmi_callbacks.functional.shared_forms import gaussian_shared_information, table_shared_information
+from ggmi_callbacks.functional.shared_information import SharedInformation, shared_information, sibling_information
 from ggmi_callbacks.functional.twin_forms import error_rate_information, noisy_mean_twin_information
 from ggmi_callbacks.functional.weight_information import (
     loss_difference_information,
@@ -47,6 +50,8 @@ __all__ = [
     "GGMIUpperBoundTerms",
     "GaussianWeightInformation",
     "Interval",
+    "SharedInformation",
+    "agreement",
     "bootstrap_interval",
     "code_length",
     "conditional_mutual_information",
@@ -59,6 +64,7 @@ __all__ = [
     "gaussian_channel_information_gain",
     "gaussian_entropy",
     "gaussian_ggmi",
+    "gaussian_shared_information",
     "gaussian_weight_information",
     "generalization_bound",
     "ggmi",
@@ -78,7 +84,10 @@ __all__ = [
     "pointwise_weight_information",
     "prompt_information_upper_bound",
     "sampling_log_probs",
+    "shared_information",
+    "sibling_information",
     "table_information_gain",
+    "table_shared_information",
     "total_variation_lower_bound",
     "weight_information",
 ]
