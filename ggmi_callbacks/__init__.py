@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from ggmi_callbacks.policies import Filter, Monitor, Policy, Reweight
     from ggmi_callbacks.scorers import (
+        AgreementScorer,
         ColumnScorer,
         DataScorer,
         DistinctScorer,
@@ -54,6 +55,7 @@ _NAMES = {
     "engine": ["GainEngine", "Ledger", "Refill"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
+        "AgreementScorer",
         "ColumnScorer",
         "DataScorer",
         "DistinctScorer",
@@ -73,6 +75,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}  #
 __version__ = "0.1.0"
 __all__ = [
     "GGMI",
+    "AgreementScorer",
     "CarryIds",
     "CausalLM",
     "CodeLength",

@@ -2,6 +2,7 @@
 
 from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
 from ggmi_callbacks.scorers._data import DataScorer
+from ggmi_callbacks.scorers.agreement import AgreementScorer
 from ggmi_callbacks.scorers.column import ColumnScorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
@@ -10,6 +11,7 @@ from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 
 __all__ = [
+    "AgreementScorer",
     "ColumnScorer",
     "DataScorer",
     "DistinctScorer",
