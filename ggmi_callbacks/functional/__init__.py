@@ -10,11 +10,13 @@ from ggmi_callbacks.functional.bounds import (
 )
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
+    error_rate_information,
     gaussian_channel_information_gain,
     gaussian_ggmi,
     gaussian_weight_information,
     linear_regression_information,
     noisy_mean_information,
+    noisy_mean_twin_information,
     table_information_gain,
 )
 from ggmi_callbacks.functional.divergence import (
@@ -34,7 +36,6 @@ from ggmi_callbacks.functional.information_gain import (
     sampling_log_probs,
 )
 from ggmi_callbacks.functional.mutual_information import conditional_mutual_information, mutual_information
-from ggmi_callbacks.functional.twin_forms import error_rate_information, noisy_mean_twin_information
 from ggmi_callbacks.functional.weight_information import (
     loss_difference_information,
     pointwise_weight_information,
