@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
+
+from ggmi_callbacks.functional._student_t import student_t_quantile
 
 _ELEMENTS_PER_CHUNK = 2**22  # resampled numbers held at once by the bootstrap
 
@@ -86,8 +87,8 @@ def t_interval(value: Tensor, variance: Tensor, dof: Tensor, confidence: float) 
         dof: degrees of freedom of that variance; less than one is read as one.
         confidence: the confidence level in (0, 1).
     """
-    quantile = float(stdtrit(max(float(dof.detach()), 1.0), 0.5 + confidence / 2))
-    half = quantile * variance.sqrt()
+    level = torch.tensor(0.5 + confidence / 2, dtype=torch.float64)
+    half = float(student_t_quantile(level, max(float(dof.detach()), 1.0))) * variance.sqrt()
     return Interval(value, value - half, value + half)
 
 

@@ -10,10 +10,10 @@ Notation:
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 from ggmi_callbacks.functional._checks import check_positive
@@ -160,7 +160,7 @@ def total_variation_lower_bound(x: Tensor, y: Tensor, *, confidence: float | Non
     value = p + q - 1
     if confidence is None:
         return like(value, x, y)
-    quantile = float(ndtri(0.5 + confidence / 2))
+    quantile = NormalDist().inv_cdf(0.5 + confidence / 2)
     (p_low, p_high), (q_low, q_high) = _wilson(p, len(x), quantile), _wilson(q, len(y), quantile)
     low = value - _WIDENING * ((p - p_low).square() + (q - q_low).square()).sqrt()
     high = value + _WIDENING * ((p_high - p).square() + (q_high - q).square()).sqrt()

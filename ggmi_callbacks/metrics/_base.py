@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ggmi_callbacks._extras import extra
 from ggmi_callbacks.functional._interval import Interval, Result, cast, check_confidence
 
 Value: TypeAlias = Tensor | Interval
@@ -91,6 +92,7 @@ class InformationMetric(Metric):
 
         Raises:
             ValueError: If ``val`` is nothing of the above.
+            ImportError: If matplotlib is missing.
 
         Example:
             >>> import torch
@@ -99,7 +101,8 @@ class InformationMetric(Metric):
             >>> run = [metric(3 + torch.rand(32), 2 + torch.rand(32)) for _ in range(5)]
             >>> figure, axes = metric.plot(run)
         """
-        import matplotlib.pyplot as plt
+        with extra("plot", "`plot`"):
+            import matplotlib.pyplot as plt
 
         from ggmi_callbacks.metrics._plot import draw
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
+
+from ggmi_callbacks.functional._student_t import student_t_quantile
 
 
 def mid_ranks(x: Tensor) -> Tensor:
@@ -37,8 +37,7 @@ def normal_scores(x: Tensor) -> Tensor:
 def t_scores(ranks: Tensor, nu: float) -> Tensor:
     """Quantiles of Student's t at the ranks [n, d]; each quantile is computed once, for all columns."""
     n = ranks.shape[0]
-    levels = (np.arange(2, 2 * n + 1) / 2 - 0.5) / n  # all possible mid-ranks
     if math.isinf(nu):
         return torch.special.ndtri((ranks - 0.5) / n)
-    table = torch.from_numpy(stdtrit(nu, levels)).to(ranks.device)
-    return table[(2 * ranks - 2).long()]
+    levels = (torch.arange(2, 2 * n + 1, dtype=torch.float64) / 2 - 0.5) / n  # all possible mid-ranks
+    return student_t_quantile(levels, nu).to(ranks.device)[(2 * ranks - 2).long()]
