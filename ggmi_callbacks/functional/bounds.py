@@ -103,7 +103,7 @@ def ggmi_upper_bound(
         anchor_given_anchor_weights,
         anchor_given_weights,
         a=a,
-    ).bound  # type: ignore[return-value]
+    ).bound
 
 
 def ggmi_upper_bound_terms(

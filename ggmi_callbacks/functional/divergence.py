@@ -106,8 +106,8 @@ def _wilson(share: Tensor, n: int, quantile: float) -> tuple[Tensor, Tensor]:
 
 def add(first: Tensor | Interval, second: Tensor | Interval, constant: float) -> Tensor | Interval:
     """constant * (first + second); the half-widths of independent intervals add in squares."""
-    if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return constant * (first + second)  # type: ignore[operator]
+    if not (isinstance(first, Interval) and isinstance(second, Interval)):
+        return constant * (first + second)
     value = first.value + second.value
     low = ((first.value - first.low).square() + (second.value - second.low).square()).sqrt()
     high = ((first.high - first.value).square() + (second.high - second.value).square()).sqrt()
