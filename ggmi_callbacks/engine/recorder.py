@@ -44,8 +44,8 @@ class Recorder:
     ) -> None:
         self.probe = probe
         self.sources = list(sources)
-        self.gain = Gain(len(sources) + 1).to(device)  # the last is for samples of no source
-        self.coverage = Gain().to(device)  # of the whole run
+        self.gain = Gain(len(sources) + 1, validate_args=False).to(device)  # the last is for samples of no source
+        self.coverage = Gain(validate_args=False).to(device)  # of the whole run
         self.reservoir = Reservoir(_VISITS, seed)
         self.prompts = PromptRing(_PROMPTS)
         self.latest: dict[str, float] = {}

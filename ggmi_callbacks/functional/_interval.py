@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ggmi_callbacks.functional._checks import check_tensors
 from ggmi_callbacks.functional._student_t import student_t_quantile
 
 _ELEMENTS_PER_CHUNK = 2**22  # resampled numbers held at once by the bootstrap
@@ -165,6 +166,7 @@ def mean_interval(x: Tensor, confidence: float) -> Interval:
         >>> f"{value:.3f} in [{low:.3f}, {high:.3f}]"
         '2.500 in [0.446, 4.554]'
     """
+    check_tensors(x=x)
     check_confidence(confidence)
     sums = moments(x.reshape(-1))
     mean, variance = mean_and_variance(sums)
@@ -208,6 +210,8 @@ def bootstrap_interval(
         >>> bool(low < value) and bool(value < high)
         True
     """
+    for sample in samples:
+        check_tensors(samples=sample)
     check_confidence(confidence)
     n = samples[0].shape[0]
     if any(sample.shape[0] != n for sample in samples):

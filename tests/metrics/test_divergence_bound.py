@@ -68,3 +68,13 @@ def test_errors_name_argument_and_cure() -> None:
         DivergenceBound().update(torch.ones(2, 3), split="anchor")
     with pytest.raises(ValueError, match="`constant` to be positive"):
         DivergenceBound(constant=0.0)
+
+
+def test_nan_is_never_turned_into_a_number() -> None:
+    metric = DivergenceBound(validate_args=False)
+    for part in TestDivergenceBound.batches:
+        metric.update(**part)
+    metric.update(torch.full((4, 3), torch.nan), split="real")
+    assert metric.compute().isnan()
+    assert metric.terms().real_synthetic.isnan()
+    assert metric.null_control().isnan()

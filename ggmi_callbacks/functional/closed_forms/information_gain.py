@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.functional._checks import check_tensors
+
 
 def gaussian_channel_information_gain(noise_covariance: Tensor) -> Tensor:
     r"""dI of a Gaussian channel, output = h(prompt) + noise: 1/2 log det(2 pi e Sigma_g), nats.
@@ -25,6 +27,7 @@ def gaussian_channel_information_gain(noise_covariance: Tensor) -> Tensor:
         >>> gaussian_channel_information_gain(torch.eye(2))  # log(2 pi e)
         tensor(2.8379)
     """
+    check_tensors(noise_covariance=noise_covariance)
     if noise_covariance.ndim != 2 or noise_covariance.shape[0] != noise_covariance.shape[1]:
         raise ValueError(
             "Expected argument `noise_covariance` to have shape [d, d] but got "
@@ -62,6 +65,7 @@ def table_information_gain(joint: Tensor, code: Tensor | None = None) -> Tensor:
         >>> table_information_gain(joint, code=torch.tensor([0, 0, 1, 1]))  # but the bit h forgets
         tensor(0.6931)
     """
+    check_tensors(joint=joint, code=code)
     if joint.ndim != 2 or not (joint >= 0).all():
         raise ValueError(
             "Expected argument `joint` to be a non-negative table [prompts, outputs] but got shape "

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_positive
+from ggmi_callbacks.functional._checks import check_positive, check_tensors
 
 
 class GaussianWeightInformation(NamedTuple):
@@ -105,6 +105,7 @@ def linear_regression_information(x: Tensor, s2: float, t2: float) -> Tensor:
         >>> linear_regression_information(torch.ones(4, 1), s2=1.0, t2=2.0)  # log(1 + 2 * 4) / 2
         tensor(1.0986)
     """
+    check_tensors(x=x)
     check_positive(s2=s2, t2=t2)
     if x.ndim != 2:
         raise ValueError(f"Expected argument `x` to have shape [n, d] but got {list(x.shape)}; add the missing axis.")
