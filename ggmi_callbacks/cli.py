@@ -1,22 +1,64 @@
 """The command line, ``ggmi``: one command for each thing that a person would run by hand.
 
-Each command imports what it needs when it runs, so that ``ggmi --help`` answers at once.
+Each command imports what it needs when it runs, so that ``ggmi --help`` answers at once. What cannot work is refused
+before anything is computed: one line that names the argument, its value and the way out, and exit code 2.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import typer
+from ggmi_callbacks._extras import extra
+
+with extra("cli", "The command line"):
+    import typer
 
 app = typer.Typer(help="Generalisation gain via mutual information.", no_args_is_help=True, add_completion=False)
 
+_MOST_SEED = 2**32 - 1  # the most that every library seeded from it takes
+
+
+def _refuse(argument: str, expected: str, value: object, cure: str) -> NoReturn:
+    typer.echo(f"Error: expected {argument} to be {expected} but got {value}; {cure}.", err=True)
+    raise typer.Exit(2)
+
+
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= _MOST_SEED:
+        _refuse("--seed", f"a whole number from 0 to {_MOST_SEED}", text, "pass a smaller one, or none for 0")
+    return seed
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.Generator(device=name)
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError):  # unknown, absent, or without numbers
+        _refuse("--device", "a device that torch can compute on here", name, "pass --device cpu, or none")
+    return name
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse("--output", "a folder, there already or to be made", f"{path} ({error.strerror})", "name another one")
+    return path
+
+
 _Output = Annotated[Path, typer.Option(help="Folder for the table, the picture and the summary.")]
-_Seed = Annotated[int, typer.Option(min=0, help="The results are a function of it.")]
+_Seed = Annotated[int, typer.Option(parser=_seed, metavar="INTEGER", help="The results are a function of it.")]
 _Quick = Annotated[bool, typer.Option("--quick", help="A few settings and repeats, no baselines, in seconds.")]
-_Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
+_Device = Annotated[str, typer.Option(parser=_device, metavar="NAME", help="Where to compute: cpu, cuda, ...")]
 
 
 @app.callback()
@@ -37,7 +79,6 @@ def verify(
     from ggmi_callbacks.verification import Design
     from ggmi_callbacks.verification import verify as run
 
-    start = time.perf_counter()
     design = Design(
         values=(2, 8, 15) if quick else range(2, 16),
         repeats=repeats or (10 if quick else 100),
@@ -48,8 +89,7 @@ def verify(
         draws=300 if quick else 2000,
         device=device,
     )
-    typer.echo(run(design, output, timed="" if quick else "KJL"))
-    typer.echo(f"Wrote {output}/verification.csv, .png and .md in {time.perf_counter() - start:.1f} s.")
+    _report(lambda folder: run(design, folder, timed="" if quick else "KJL"), output, "verification")
 
 
 @app.command()
@@ -60,10 +100,20 @@ def verify_language(
     from ggmi_callbacks.verification import LanguageDesign
     from ggmi_callbacks.verification import verify_language as run
 
-    start = time.perf_counter()
     if quick:
         design = LanguageDesign(2, seed, copies=(0.0, 0.9), knows=(1.0, 0.2), steps=40, device=device)
     else:
         design = LanguageDesign(seed=seed, device=device)
-    typer.echo(run(design, output))
-    typer.echo(f"Wrote {output}/language.csv, .png and .md in {time.perf_counter() - start:.1f} s.")
+    _report(lambda folder: run(design, folder), output, "language")
+
+
+def _report(run: Callable[[Path], str], output: Path, name: str) -> None:
+    """Print what ``run`` finds, and where it wrote it."""
+    start = time.perf_counter()
+    folder = _folder(output)
+    try:
+        typer.echo(run(folder))
+    except ImportError as error:  # of an extra; the message says which
+        typer.echo(f"Error: {error}.", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(f"Wrote {folder}/{name}.csv, .png and .md in {time.perf_counter() - start:.1f} s.")

@@ -44,8 +44,9 @@ class Recorder:
     ) -> None:
         self.probe = probe
         self.sources = list(sources)
-        self.gain = Gain(len(sources) + 1).to(device)  # since the last log; the last is for samples of no source
-        self.run = Gain(len(sources) + 1).to(device)  # of the whole run
+        # Without checks of values: they would wait for the device.
+        self.gain = Gain(len(sources) + 1, validate_args=False).to(device)  # since the last log; the last: of no source
+        self.run = Gain(len(sources) + 1, validate_args=False).to(device)  # of the whole run
         self.reservoir = Reservoir(_VISITS, seed)
         self.prompts = PromptRing(_PROMPTS)
         self.latest: dict[str, float] = {}

@@ -11,12 +11,16 @@ from ggmi_callbacks.functional.bounds import (
 )
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
+    error_rate_information,
     gaussian_channel_information_gain,
     gaussian_ggmi,
+    gaussian_shared_information,
     gaussian_weight_information,
     linear_regression_information,
     noisy_mean_information,
+    noisy_mean_twin_information,
     table_information_gain,
+    table_shared_information,
 )
 from ggmi_callbacks.functional.divergence import (
     DivergenceTerms,
@@ -35,9 +39,7 @@ from ggmi_callbacks.functional.information_gain import (
     sampling_log_probs,
 )
 from ggmi_callbacks.functional.mutual_information import conditional_mutual_information, mutual_information
-from ggmi_callbacks.functional.shared_forms import gaussian_shared_information, table_shared_information
 from ggmi_callbacks.functional.shared_information import SharedInformation, shared_information, sibling_information
-from ggmi_callbacks.functional.twin_forms import error_rate_information, noisy_mean_twin_information
 from ggmi_callbacks.functional.weight_information import (
     loss_difference_information,
     pointwise_weight_information,

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+
+
+def check_tensors(**named: Tensor | None) -> None:
+    """Refuse what is no tensor; None stands for an optional argument that was left out."""
+    for name, x in named.items():
+        if x is not None and not isinstance(x, Tensor):
+            raise TypeError(
+                f"Expected argument `{name}` to be a torch.Tensor but got {type(x).__name__}; "
+                f"pass torch.as_tensor({name})."
+            )
 
 
 def check_vector(**named: Tensor) -> None:
     """Refuse anything but one number per sample, [n] with n > 0."""
+    check_tensors(**named)
     for name, x in named.items():
         if x.ndim != 1 or x.numel() == 0:
             raise ValueError(
@@ -27,6 +39,43 @@ def check_pair(**named: Tensor) -> None:
             f"Expected arguments {names} to have the same shape but got {list(shapes.values())}; "
             "pass both values of each sample, in the same order."
         )
+
+
+def check_embeddings(**named: Tensor) -> None:
+    """Refuse anything but one vector per sample, [n, d]."""
+    check_tensors(**named)
+    for name, x in named.items():
+        if x.ndim != 2:
+            raise ValueError(
+                f"Expected argument `{name}` to have shape [n, d] but got {list(x.shape)}; pool the hidden states of "
+                "each sample to one vector first."
+            )
+
+
+def check_sources(source: Tensor, n: int, count: int, *, in_range: bool) -> None:
+    """Refuse anything but one index per sample, integers [n] below ``count``; ``in_range`` checks the values too."""
+    check_tensors(source=source)
+    if source.shape != (n,) or source.is_floating_point() or source.dtype == torch.bool:
+        raise ValueError(
+            f"Expected argument `source` to have shape [{n}], one integer per sample, but got {list(source.shape)} of "
+            f"{source.dtype}; pass the index of each sample's source."
+        )
+    if in_range and n and not ((source >= 0) & (source < count)).all():
+        raise ValueError(
+            f"Expected argument `source` to hold indices below {count} but got values in [{int(source.min())}, "
+            f"{int(source.max())}]; make the metric for as many sources as there are."
+        )
+
+
+def check_log_probs(mask: Tensor | None = None, **named: Tensor) -> None:
+    """Refuse NaN and positive log-probabilities at tokens that count; rounding may put them an inch above zero."""
+    for name, x in named.items():
+        highest = (x if mask is None else x.masked_fill(~mask.bool(), -torch.inf)).max()
+        if not highest <= 1e-2:
+            raise ValueError(
+                f"Expected argument `{name}` to be log-probabilities, at most 0, but got {float(highest):.4g}; "
+                "negate code lengths, and apply `log_softmax` to logits."
+            )
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

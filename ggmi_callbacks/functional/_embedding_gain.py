@@ -119,8 +119,8 @@ def _matrix_gain(p: Tensor, y: Tensor, kernel: Kernel, confidence: float | None)
 def _knn_gain(p: Tensor, y: Tensor, k: int, confidence: float | None) -> Tensor | Interval:
     joint = knn_entropy(torch.cat((p, y), 1), k=k, confidence=confidence)
     alone = knn_entropy(p, k=k, confidence=confidence)
-    if isinstance(joint, Tensor) or isinstance(alone, Tensor):
-        return joint - alone  # type: ignore[operator]
+    if not (isinstance(joint, Interval) and isinstance(alone, Interval)):
+        return joint - alone
     half = ((joint.high - joint.value).square() + (alone.high - alone.value).square()).sqrt()
     value = joint.value - alone.value
     return Interval(value, value - half, value + half)

@@ -33,16 +33,16 @@ class Estimate(NamedTuple):
 
     def finish(self, confidence: float | None, floor: float | None = None) -> Tensor | Interval:
         """The value, or its Student-t interval; nothing below ``floor``."""
-        result: Tensor | Interval = self.value
+        result = self.value
         if confidence is not None:
             assert self.pointwise is not None
             variance = self.pointwise.detach().var() / self.n + self.error**2
             result = t_interval(self.value, variance, torch.tensor(self.n - 1.0), confidence)
         if floor is None:
             return result
-        if isinstance(result, Tensor):
-            return result.clamp_min(floor)
-        return Interval(*(part.clamp_min(floor) for part in result))
+        if isinstance(result, Interval):
+            return Interval(*(part.clamp_min(floor) for part in result))
+        return result.clamp_min(floor)
 
 
 def total(plus: list[Estimate], minus: list[Estimate]) -> Estimate:

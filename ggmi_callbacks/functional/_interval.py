@@ -11,31 +11,82 @@ Notation:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
-from scipy.special import stdtrit
-from torch import Tensor
+from torch import Tensor, nn
+
+from ggmi_callbacks.functional._checks import check_tensors
+from ggmi_callbacks.functional._student_t import student_t_quantile
 
 _ELEMENTS_PER_CHUNK = 2**22  # resampled numbers held at once by the bootstrap
 
+# Methods after which an interval is still an interval: of the same numbers elsewhere, or in another precision.
+_KEEPING = {Tensor.clone, Tensor.cpu, Tensor.detach, Tensor.double, Tensor.float, Tensor.squeeze, Tensor.to}
 
-class Interval(NamedTuple):
-    """An estimate with its confidence interval; three 0-dim tensors in the unit of the estimate.
+
+class Interval(Tensor):
+    """An estimate with its confidence interval: the estimate as a 0-dim tensor that carries both ends.
+
+    It can stand wherever the estimate can: loggers, wrappers and arithmetic take it for its value, and their results
+    are plain tensors. ``value, low, high = interval`` gives the three numbers.
 
     Attributes:
-        value: the estimate itself, the number returned when no confidence is asked for.
-        low: the lower end.
+        value: the estimate as a plain tensor, the number returned when no confidence is asked for.
+        low: the lower end, 0-dim, in the unit of the estimate.
         high: the upper end.
+
+    Example:
+        >>> from torch import tensor
+        >>> interval = Interval(tensor(2.0), tensor(1.5), tensor(3.0))
+        >>> interval
+        Interval(value=tensor(2.), low=tensor(1.5000), high=tensor(3.))
+        >>> interval + 1
+        tensor(3.)
+        >>> value, low, high = interval
+        >>> high
+        tensor(3.)
     """
 
-    value: Tensor
     low: Tensor
     high: Tensor
 
+    def __new__(cls, value: Tensor, low: Tensor, high: Tensor) -> Interval:
+        interval = value.as_subclass(cls)
+        interval.low, interval.high = low, high
+        return interval
 
-Result = TypeVar("Result", Tensor, Interval, Tensor | Interval)
+    @property
+    def value(self) -> Tensor:
+        """The estimate itself."""
+        return self.as_subclass(Tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.value, self.low, self.high))
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Interval(value={self.value!r}, low={self.low!r}, high={self.high!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Interval, tuple(self)
+
+    def __deepcopy__(self, memo: Any) -> Interval:
+        return Interval(*copy.deepcopy(tuple(self), memo))
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _KEEPING:
+            return Interval(*(func(part, *args[1:], **(kwargs or {})) for part in args[0]))
+        # As for a Parameter: no operation hands on the subclass.
+        return nn.Parameter.__torch_function__(func, types, args, kwargs or {})
+
+
+Result = TypeVar("Result", bound=Tensor)
 
 
 def check_confidence(confidence: float | None) -> None:
@@ -86,8 +137,8 @@ def t_interval(value: Tensor, variance: Tensor, dof: Tensor, confidence: float) 
         dof: degrees of freedom of that variance; less than one is read as one.
         confidence: the confidence level in (0, 1).
     """
-    quantile = float(stdtrit(max(float(dof.detach()), 1.0), 0.5 + confidence / 2))
-    half = quantile * variance.sqrt()
+    level = torch.tensor(0.5 + confidence / 2, dtype=torch.float64)
+    half = float(student_t_quantile(level, max(float(dof.detach()), 1.0))) * variance.sqrt()
     return Interval(value, value - half, value + half)
 
 
@@ -115,6 +166,7 @@ def mean_interval(x: Tensor, confidence: float) -> Interval:
         >>> f"{value:.3f} in [{low:.3f}, {high:.3f}]"
         '2.500 in [0.446, 4.554]'
     """
+    check_tensors(x=x)
     check_confidence(confidence)
     sums = moments(x.reshape(-1))
     mean, variance = mean_and_variance(sums)
@@ -158,6 +210,8 @@ def bootstrap_interval(
         >>> bool(low < value) and bool(value < high)
         True
     """
+    for sample in samples:
+        check_tensors(samples=sample)
     check_confidence(confidence)
     n = samples[0].shape[0]
     if any(sample.shape[0] != n for sample in samples):
@@ -187,7 +241,11 @@ def like(result: Result, *inputs: Tensor) -> Result:
 
 
 def cast(result: Result, dtype: torch.dtype) -> Result:
-    """Cast a tensor, or every field of an interval, to a dtype."""
-    if isinstance(result, Tensor):
-        return result.to(dtype)
-    return Interval(*(part.to(dtype) for part in result))
+    """Cast a tensor, or an interval with its ends, to a dtype."""
+    return result.to(dtype)  # type: ignore[return-value]
+
+
+def unknown(result: Tensor, confidence: float | None) -> Tensor:
+    """NaN in place of an estimate, or of an interval, on the device and in the dtype of ``result``."""
+    nan = result.new_full((), torch.nan)
+    return nan if confidence is None else Interval(nan, nan, nan)

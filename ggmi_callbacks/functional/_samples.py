@@ -5,29 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.functional._checks import check_tensors
 
-def as_samples(**named: Tensor) -> Tensor:
+
+def as_matrix(**named: Tensor) -> Tensor:
     """One tensor [n, d] or [n] as [n, d] in float64.
 
     Raises:
-        ValueError: If it has another shape, no sample, or values that are not finite.
+        TypeError: If it is no tensor.
+        ValueError: If it has another shape or no sample.
     """
+    check_tensors(**named)
     ((name, x),) = named.items()
     if x.ndim not in (1, 2) or x.numel() == 0:
         raise ValueError(
             f"Expected argument `{name}` to have shape [n, d], or [n] for one dimension, but got "
             f"{list(x.shape)}; flatten all but the first dimension."
         )
-    if not torch.isfinite(x).all():
+    return (x[:, None] if x.ndim == 1 else x).double()
+
+
+def as_samples(**named: Tensor) -> Tensor:
+    """:func:`as_matrix`, and refuse values that are not finite."""
+    samples = as_matrix(**named)
+    if not torch.isfinite(samples).all():
+        ((name, x),) = named.items()
         raise ValueError(
             f"Expected argument `{name}` to be finite but got {int((~torch.isfinite(x)).sum())} values that are "
             "not; drop those samples."
         )
-    return (x[:, None] if x.ndim == 1 else x).double()
+    return samples
 
 
 def check_rows(**named: Tensor) -> None:
     """Refuse tensors that do not hold the same samples."""
+    check_tensors(**named)
     rows = {name: x.shape[0] for name, x in named.items()}
     if len(set(rows.values())) > 1:
         names = " and ".join(f"`{name}`" for name in rows)

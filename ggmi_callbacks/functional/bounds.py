@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_positive
+from ggmi_callbacks.functional._checks import check_positive, check_tensors
 from ggmi_callbacks.functional._interval import Interval
 
 
@@ -103,7 +103,7 @@ def ggmi_upper_bound(
         anchor_given_anchor_weights,
         anchor_given_weights,
         a=a,
-    ).bound  # type: ignore[return-value]
+    ).bound
 
 
 def ggmi_upper_bound_terms(
@@ -140,6 +140,14 @@ def ggmi_upper_bound_terms(
         >>> float(bound), float(ggmi), float(slack), float(a_star)
         (6.0, 2.0, 4.0, 0.5)
     """
+    check_tensors(
+        information_gain=information_gain,
+        anchor_entropy=anchor_entropy,
+        synthetic_entropy=synthetic_entropy,
+        synthetic_given_weights=synthetic_given_weights,
+        anchor_given_anchor_weights=anchor_given_anchor_weights,
+        anchor_given_weights=anchor_given_weights,
+    )
     check_parameter(a)
     if a > 0 and anchor_given_weights is None:
         raise ValueError(
@@ -195,6 +203,7 @@ def generalization_bound(
         >>> generalization_bound(tensor(8.0), n=400)
         tensor(0.1000)
     """
+    check_tensors(weight_information=weight_information)
     if not isinstance(n, Tensor):
         check_positive(n=n)
     check_positive(sigma=sigma)

@@ -10,13 +10,13 @@ Notation:
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_positive
+from ggmi_callbacks.functional._checks import check_positive, check_tensors
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like
 
 FOLDS = 5
@@ -47,9 +47,10 @@ def shuffled(x: Tensor) -> Tensor:
     """The rows in a pseudo-random order that depends on their contents alone.
 
     So folds, and with them the estimate, do not depend on the order in which samples came, in which batch or rank.
-    The order is that of a hash of the bits of each row: int64 products wrap around, alike on every device.
+    The order is that of a hash of the bits of each row in single precision, whatever precision it is kept in; int64
+    products wrap around, alike on every device.
     """
-    bits = (x.double() + 0.0).view(torch.int64)  # + 0.0 turns -0.0 into 0.0
+    bits = (x.float().double() + 0.0).view(torch.int64)  # + 0.0 turns -0.0 into 0.0
     generator = torch.Generator().manual_seed(0)
     odd = 2 * torch.randint(2**62, (x.shape[1],), generator=generator).to(x.device) + 1
     # The low bits of a float64 that was a float32 are zero, and products carry upwards only: fold the high ones down.
@@ -106,8 +107,8 @@ def _wilson(share: Tensor, n: int, quantile: float) -> tuple[Tensor, Tensor]:
 
 def add(first: Tensor | Interval, second: Tensor | Interval, constant: float) -> Tensor | Interval:
     """constant * (first + second); the half-widths of independent intervals add in squares."""
-    if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return constant * (first + second)  # type: ignore[operator]
+    if not (isinstance(first, Interval) and isinstance(second, Interval)):
+        return constant * (first + second)
     value = first.value + second.value
     low = ((first.value - first.low).square() + (second.value - second.low).square()).sqrt()
     high = ((first.high - first.value).square() + (second.high - second.value).square()).sqrt()
@@ -136,7 +137,7 @@ def total_variation_lower_bound(x: Tensor, y: Tensor, *, confidence: float | Non
         0-dim tensor, or an :class:`Interval`; a probability, without unit.
 
     Raises:
-        ValueError: If the shapes are not as above or ``confidence`` is out of range.
+        ValueError: If the shapes are not as above, a value is not finite or ``confidence`` is out of range.
 
     Source:
         Lopez-Paz and Oquab, Revisiting classifier two-sample tests (ICLR 2017); Newcombe (1998), method 10.
@@ -150,17 +151,33 @@ def total_variation_lower_bound(x: Tensor, y: Tensor, *, confidence: float | Non
         (1.0, True)
     """
     check_confidence(confidence)
-    for name, z in (("x", x), ("y", y)):
-        if z.ndim != 2 or len(z) < FOLDS or z.shape[1:] != x.shape[1:]:
+    _check_sets(x=x, y=y)
+    return _total_variation(x, y, confidence)
+
+
+def _check_sets(**named: Tensor) -> None:
+    """Refuse anything but finite embeddings [n, d] of one d, at least one of each fold."""
+    check_tensors(**named)
+    width = next(iter(named.values())).shape[1:]
+    for name, z in named.items():
+        if z.ndim != 2 or len(z) < FOLDS or z.shape[1:] != width:
             raise ValueError(
-                f"Expected argument `{name}` to have shape [n, d] with n >= {FOLDS} and the same d in both but got "
-                f"{list(z.shape)}; embed the samples of both sets with one model."
+                f"Expected argument `{name}` to have shape [n, d] with n >= {FOLDS} and the same d in all sets but got "
+                f"{list(z.shape)}; embed the samples of all sets with one model."
             )
+        if not torch.isfinite(z).all():
+            raise ValueError(
+                f"Expected argument `{name}` to be finite but got {int((~torch.isfinite(z)).sum())} values that are "
+                "not; drop those samples."
+            )
+
+
+def _total_variation(x: Tensor, y: Tensor, confidence: float | None) -> Tensor | Interval:
     p, q = _accuracies(x.double(), y.double())
     value = p + q - 1
     if confidence is None:
         return like(value, x, y)
-    quantile = float(ndtri(0.5 + confidence / 2))
+    quantile = NormalDist().inv_cdf(0.5 + confidence / 2)
     (p_low, p_high), (q_low, q_high) = _wilson(p, len(x), quantile), _wilson(q, len(y), quantile)
     low = value - _WIDENING * ((p - p_low).square() + (q - q_low).square()).sqrt()
     high = value + _WIDENING * ((p_high - p).square() + (q_high - q).square()).sqrt()
@@ -193,9 +210,11 @@ def divergence_terms(
         (1.0, True)
     """
     check_positive(constant=constant)
-    first = total_variation_lower_bound(real, generated, confidence=confidence)
-    second = total_variation_lower_bound(generated, synthetic, confidence=confidence)
-    direct = total_variation_lower_bound(real, synthetic, confidence=confidence)
+    check_confidence(confidence)
+    _check_sets(real=real, generated=generated, synthetic=synthetic)
+    first = _total_variation(real, generated, confidence)
+    second = _total_variation(generated, synthetic, confidence)
+    direct = _total_variation(real, synthetic, confidence)
     return DivergenceTerms(add(first, second, constant), first, second, direct)
 
 

@@ -46,4 +46,4 @@ def effective_diversity(
         4.0
     """
     entropy = matrix_entropy(x, alpha=alpha, kernel=kernel, bandwidth=bandwidth, confidence=confidence)
-    return entropy.exp() if isinstance(entropy, Tensor) else Interval(*(part.exp() for part in entropy))
+    return Interval(*(part.exp() for part in entropy)) if isinstance(entropy, Interval) else entropy.exp()

@@ -22,10 +22,10 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice
+from ggmi_callbacks.functional._checks import check_choice, check_log_probs, check_tensors
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like, mean_interval, moments, t_interval
 from ggmi_callbacks.functional._neighbours import nearest
-from ggmi_callbacks.functional._samples import as_samples, check_neighbours, covariance_factor
+from ggmi_callbacks.functional._samples import as_matrix, as_samples, check_neighbours, covariance_factor
 from ggmi_callbacks.functional.matrix_entropy import matrix_entropy
 
 __all__ = ["code_length", "gaussian_entropy", "knn_entropy", "matrix_entropy"]
@@ -36,7 +36,7 @@ PER = ("sample", "token", "total")
 
 def _gaussian_entropy_update(x: Tensor) -> Tensor:
     """Running sums [d + 1, d + 1] of (1, x)(1, x)^T in float64: count, sums and products."""
-    x = as_samples(x=x)
+    x = as_matrix(x=x)
     with_one = torch.cat((torch.ones_like(x[:, :1]), x), 1)
     return with_one.T @ with_one
 
@@ -147,6 +147,7 @@ def knn_entropy(x: Tensor, *, k: int = 5, confidence: float | None = None) -> Te
 
 def _code_length_update(log_probs: Tensor, mask: Tensor | None) -> Tensor:
     """Moments [3, 3] of nats, of tokens and of their sum per sequence; polarisation gives the covariance."""
+    check_tensors(log_probs=log_probs, mask=mask)
     if log_probs.ndim != 2 or log_probs.numel() == 0:
         raise ValueError(
             f"Expected argument `log_probs` to have shape [B, T] but got {list(log_probs.shape)}; "
@@ -177,7 +178,7 @@ def _code_length_compute(sums: Tensor, per: Per, confidence: float | None) -> Te
         value, scale = total[0] / n[0], torch.ones_like(n[0])
         spread = square[0] - total[0] * value
     if per == "total":
-        value, scale = total[0], n[0]
+        value, scale = n[0] * value, n[0]  # NaN where there is no sequence
     if confidence is None:
         return value
     variance = torch.where(n[0] > 1, spread.clamp_min(0) / (n[0] - 1) / n[0], torch.inf)
@@ -229,15 +230,5 @@ def code_length(
     check_confidence(confidence)
     check_choice("per", per, PER)
     sums = _code_length_update(log_probs, mask)
-    check_log_probs(log_probs, mask)
+    check_log_probs(mask, log_probs=log_probs)
     return like(_code_length_compute(sums, per, confidence), log_probs)
-
-
-def check_log_probs(log_probs: Tensor, mask: Tensor | None) -> None:
-    """Refuse NaN and positive log-probabilities at tokens that count; rounding may put them an inch above zero."""
-    highest = (log_probs if mask is None else log_probs.masked_fill(~mask.bool(), -torch.inf)).max()
-    if not highest <= 1e-2:
-        raise ValueError(
-            f"Expected argument `log_probs` to be log-probabilities, at most 0, but got {float(highest):.4g}; "
-            "negate code lengths, and apply `log_softmax` to logits."
-        )

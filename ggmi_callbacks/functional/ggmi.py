@@ -26,7 +26,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_pair, check_totals
+from ggmi_callbacks.functional._checks import check_choice, check_pair, check_tensors, check_totals
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like, t_interval
 from ggmi_callbacks.functional.weight_information import (
     ESTIMATORS,
@@ -272,6 +272,7 @@ def ggmi_terms(
     states = _ggmi_states(anchor_first, anchor_final, synthetic_first, synthetic_final, estimator)
     check_confidence(confidence)
     check_totals(anchor_total=anchor_total, synthetic_total=synthetic_total)
+    check_tensors(anchor_tokens=anchor_tokens, synthetic_tokens=synthetic_tokens)
     given = (anchor_tokens, synthetic_tokens)
     tokens = torch.stack([states[0].new_tensor(torch.nan) if t is None else t.double().sum() for t in given])
     return _ggmi_terms(states, tokens, estimator, (anchor_total, synthetic_total), confidence)

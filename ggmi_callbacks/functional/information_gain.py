@@ -15,7 +15,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_positive
+from ggmi_callbacks.functional._checks import check_log_probs, check_positive, check_tensors
 from ggmi_callbacks.functional._interval import (
     Interval,
     check_confidence,
@@ -28,6 +28,7 @@ from ggmi_callbacks.functional._interval import (
 
 def _code_length(log_probs: Tensor, mask: Tensor | None) -> Tensor:
     """Code length [n] of each output from token log-probabilities [n, T] or sums [n], in float64."""
+    check_tensors(log_probs=log_probs, mask=mask)
     if log_probs.ndim not in (1, 2) or log_probs.numel() == 0:
         raise ValueError(
             "Expected argument `log_probs` to have shape [n] (summed) or [n, T] (per token) but got "
@@ -75,7 +76,8 @@ def information_gain(
         0-dim tensor, or an :class:`Interval`: nats per output.
 
     Raises:
-        ValueError: If the shapes are not as above or ``confidence`` is out of range.
+        ValueError: If the shapes are not as above, a log-probability is positive or NaN, or ``confidence`` is out of
+            range.
 
     Source:
         Gan and Liu (ICLR 2025), definition of dI, for an h that keeps the whole prompt.
@@ -87,7 +89,9 @@ def information_gain(
         tensor(1.3863)
     """
     check_confidence(confidence)
-    return like(_mean_compute(moments(_code_length(log_probs, mask)), confidence), log_probs)
+    lengths = _code_length(log_probs, mask)
+    check_log_probs(mask, log_probs=log_probs)
+    return like(_mean_compute(moments(lengths), confidence), log_probs)
 
 
 def cross_entropy_upper_bound(
@@ -137,7 +141,7 @@ def sampling_log_probs(
         [...] log-probabilities in nats, in the dtype of the logits but at least float32.
 
     Raises:
-        ValueError: If the temperature is not positive or ``top_p`` or ``top_k`` is out of range.
+        ValueError: If shapes do not match, the temperature is not positive or ``top_p`` or ``top_k`` is out of range.
 
     Example:
         >>> import torch
@@ -145,7 +149,13 @@ def sampling_log_probs(
         >>> sampling_log_probs(logits, torch.tensor([0]), top_k=2).exp()
         tensor([0.5000])
     """
+    check_tensors(logits=logits, tokens=tokens)
     check_positive(temperature=temperature)
+    if tokens.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"Expected argument `tokens` to have the shape of `logits` without the vocabulary, "
+            f"{list(logits.shape[:-1])}, but got {list(tokens.shape)}; pass the token sampled at each position."
+        )
     if not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
         raise ValueError(
             f"Expected arguments `top_p` in (0, 1] and `top_k` None or at least 1 but got {top_p} and "
@@ -181,13 +191,15 @@ def pointwise_prompt_information(
         [n] in nats.
 
     Raises:
-        ValueError: If the shapes differ or are not as above.
+        ValueError: If the shapes differ or are not as above, or a log-probability is positive or NaN.
 
     Example:
         >>> from torch import tensor
         >>> pointwise_prompt_information(tensor([-1.0, -4.0]), tensor([-3.0, -3.0]))
         tensor([ 2., -1.])
     """
+    given = {"conditional_log_probs": conditional_log_probs, "unconditional_log_probs": unconditional_log_probs}
+    check_tensors(**given)
     if conditional_log_probs.shape != unconditional_log_probs.shape:
         raise ValueError(
             "Expected arguments `conditional_log_probs` and `unconditional_log_probs` to have the same shape "
@@ -195,6 +207,7 @@ def pointwise_prompt_information(
             "same output tokens with and without the prompt."
         )
     gap = _code_length(unconditional_log_probs, mask) - _code_length(conditional_log_probs, mask)
+    check_log_probs(mask, **given)
     return like(gap, conditional_log_probs, unconditional_log_probs)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ggmi_callbacks.functional._interval import Interval, Result, cast, check_confidence
+from ggmi_callbacks._extras import extra
+from ggmi_callbacks.functional._interval import Interval, Result, cast, check_confidence, unknown
 
 Value: TypeAlias = Tensor | Interval
 Plottable: TypeAlias = Value | Mapping[str, Value] | Sequence[Value] | Sequence[Mapping[str, Value]]
@@ -19,11 +20,12 @@ class InformationMetric(Metric):
     """A :class:`torchmetrics.Metric` whose value may come with an interval.
 
     Subclasses add their states, ``update`` and ``compute``; sums are kept in float64 whatever comes in, and
-    ``compute`` hands its result through :meth:`_finish`.
+    ``compute`` hands its result through :meth:`_finish`. An ``update`` that is refused changes no state. Before any
+    update the value is NaN, and torchmetrics warns.
 
     Args:
         confidence: None (default) for a 0-dim tensor, or the level in (0, 1) of an interval: ``compute`` then
-            returns a named tuple ``(value, low, high)``.
+            returns an :class:`~ggmi_callbacks.functional.Interval`, a 0-dim tensor that carries both ends.
         validate_args: refuse non-finite input with an error that says so. The check waits for the device once
             an update; switch it off in a training loop, and non-finite input shows as NaN.
         kwargs: see :class:`torchmetrics.Metric`.
@@ -41,6 +43,11 @@ class InformationMetric(Metric):
         check_confidence(confidence)
         self.confidence = confidence
         self.validate_args = validate_args
+
+    def _unknown(self) -> Value:
+        """NaN, with an interval where one is asked for: the value as long as there is nothing to estimate from."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        return unknown(torch.zeros((), dtype=dtype, device=self.device), self.confidence)
 
     def _validate(self, **named: Tensor | None) -> None:
         """Refuse values that are not finite, if asked to validate."""
@@ -91,6 +98,7 @@ class InformationMetric(Metric):
 
         Raises:
             ValueError: If ``val`` is nothing of the above.
+            ImportError: If matplotlib is missing.
 
         Example:
             >>> import torch
@@ -99,7 +107,8 @@ class InformationMetric(Metric):
             >>> run = [metric(3 + torch.rand(32), 2 + torch.rand(32)) for _ in range(5)]
             >>> figure, axes = metric.plot(run)
         """
-        import matplotlib.pyplot as plt
+        with extra("plot", "`plot`"):
+            import matplotlib.pyplot as plt
 
         from ggmi_callbacks.metrics._plot import draw
 

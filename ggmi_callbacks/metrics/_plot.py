@@ -20,7 +20,7 @@ def draw(ax: Any, val: Any, name: str) -> None:
     Raises:
         ValueError: If ``val`` is no value, mapping or sequence of values.
     """
-    if isinstance(val, Interval) or (isinstance(val, Tensor) and val.ndim == 0):
+    if isinstance(val, Tensor) and val.ndim == 0:
         _draw_points(ax, {name: val})
     elif isinstance(val, Mapping):
         _draw_points(ax, val)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice
-from ggmi_callbacks.functional.entropy import PER, Per, _code_length_compute, _code_length_update, check_log_probs
+from ggmi_callbacks.functional._checks import check_choice, check_log_probs
+from ggmi_callbacks.functional.entropy import PER, Per, _code_length_compute, _code_length_update
 from ggmi_callbacks.metrics._base import InformationMetric, Value
 
 
@@ -66,7 +66,7 @@ class CodeLength(InformationMetric):
         """Add the token log-probabilities of a batch of sequences."""
         sums = _code_length_update(log_probs, mask)
         if self.validate_args:
-            check_log_probs(log_probs, mask)
+            check_log_probs(mask, log_probs=log_probs)
         self.sums = self.sums + sums
 
     def compute(self) -> Value:

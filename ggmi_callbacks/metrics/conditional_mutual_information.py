@@ -62,17 +62,17 @@ class ConditionalMutualInformation(MutualInformation):
         """Keep a batch of samples."""
         self._keep(x=x, y=y, z=z)
 
-    def null_control(self, seed: int = 0) -> Value:
-        """The same estimate with each y replaced by that of the nearest other sample in z.
+    def _null_control(self, seed: int) -> Value:
+        """The same estimate with each y replaced by that of the nearest other sample in z; no seed is needed.
 
         So y keeps its tie to z and loses that to x given z: the truth is zero, but for the distance to the neighbour.
-
-        Args:
-            seed: not used, as nothing is random.
         """
-        x, y, z = self._kept()
-        return self._estimate([x, y[nearest(z.double(), 1)], z])
-
-    def _estimate(self, samples: list[Tensor]) -> Value:
+        samples = self._samples()
+        if samples is None:
+            return self._unknown()
         x, y, z = samples
-        return self._finish(conditional_mutual_information(x, y, z, **self._settings()))
+        return self._estimate(x, y[nearest(z.double(), 1)], z)
+
+    def _estimate(self, *samples: Tensor) -> Value:
+        x, y, z = samples
+        return conditional_mutual_information(x, y, z, **self._settings())

@@ -1,13 +1,12 @@
 """How far real, generated and curated data lie apart, as a metric on embeddings."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
-from ggmi_callbacks.functional._checks import check_choice, check_positive
-from ggmi_callbacks.functional._interval import Interval
+from ggmi_callbacks.functional._checks import check_choice, check_embeddings, check_positive
+from ggmi_callbacks.functional._interval import unknown
 from ggmi_callbacks.functional.divergence import (
     FOLDS,
     DivergenceTerms,
@@ -15,13 +14,14 @@ from ggmi_callbacks.functional.divergence import (
     shuffled,
     total_variation_lower_bound,
 )
-from ggmi_callbacks.metrics._base import InformationMetric, Value
+from ggmi_callbacks.metrics._base import Value
+from ggmi_callbacks.metrics._samples import SampleMetric
 
 Role = Literal["real", "generated", "synthetic"]
 ROLES = ("real", "generated", "synthetic")
 
 
-class DivergenceBound(InformationMetric):
+class DivergenceBound(SampleMetric):
     r"""The divergence part of the paper's bound on the risk, from below, by classifiers on embeddings.
 
     .. math::
@@ -66,6 +66,9 @@ class DivergenceBound(InformationMetric):
     plot_label = "divergence (TV, lower bound)"
     plot_reference = 0.0
 
+    # One list for all roles: a rank that never meets one of them still takes part in the gathering.
+    _names: ClassVar[tuple[str, ...]] = ("embeddings", "roles")
+
     embeddings: list[Tensor]
     roles: list[Tensor]
 
@@ -80,35 +83,30 @@ class DivergenceBound(InformationMetric):
         super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         check_positive(constant=constant)
         self.constant = constant
-        # One list for all roles: a rank that never meets one of them still takes part in the gathering.
-        self.add_state("embeddings", default=[], dist_reduce_fx="cat")
-        self.add_state("roles", default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, split: Role) -> None:
         """Keep the embeddings of a batch."""
         check_choice("split", split, ROLES)
-        if embeddings.ndim != 2:
-            raise ValueError(
-                f"Expected argument `embeddings` to have shape [n, d] but got {list(embeddings.shape)}; pool the "
-                "hidden states of each sample to one vector first."
-            )
-        self._validate(embeddings=embeddings)
-        self.embeddings.append(embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32)))
-        self.roles.append(torch.full((len(embeddings),), ROLES.index(split), device=embeddings.device))
+        check_embeddings(embeddings=embeddings)
+        roles = torch.full((len(embeddings), 1), ROLES.index(split), device=embeddings.device)
+        self._keep(embeddings=embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32)), roles=roles)
 
-    def compute(self) -> Value:
-        """The bound from all samples seen."""
-        return self._finish(self._terms(*self._sets()).bound)
+    def _estimate(self, *samples: Tensor) -> Value:
+        return self._terms(*_sets(*samples)).bound
 
     def terms(self) -> DivergenceTerms:
         """The bound, its two terms and TV(D, D_gen); synchronised like ``compute``."""
         with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
-            return self._terms(*self._sets())
+            samples = self._samples()
+            return DivergenceTerms(*[self._unknown()] * 4) if samples is None else self._terms(*_sets(*samples))
 
     def _null_control(self, seed: int) -> Value:
         """Deal the samples of each pair of sets to the two at random: all laws are then alike."""
+        samples = self._samples()
+        if samples is None:
+            return self._unknown()
         generator = torch.Generator().manual_seed(seed)
-        real, generated, synthetic = self._sets()
+        real, generated, synthetic = _sets(*samples)
 
         def dealt(x: Tensor, y: Tensor) -> Value:
             rows = torch.randperm(len(x) + len(y), generator=generator).to(x.device)
@@ -116,11 +114,6 @@ class DivergenceBound(InformationMetric):
             return self._total_variation(first, second)
 
         return add(dealt(real, generated), dealt(generated, synthetic), self.constant)
-
-    def _sets(self) -> tuple[Tensor, Tensor, Tensor]:
-        embeddings, roles = dim_zero_cat(self.embeddings), dim_zero_cat(self.roles)
-        real, generated, synthetic = (embeddings[roles == code] for code in range(len(ROLES)))
-        return real, generated, synthetic
 
     def _terms(self, real: Tensor, generated: Tensor, synthetic: Tensor) -> DivergenceTerms:
         first, second = self._total_variation(real, generated), self._total_variation(generated, synthetic)
@@ -130,5 +123,9 @@ class DivergenceBound(InformationMetric):
     def _total_variation(self, x: Tensor, y: Tensor) -> Value:
         if min(len(x), len(y)) >= FOLDS:
             return total_variation_lower_bound(x, y, confidence=self.confidence)
-        unknown = x.new_full((), torch.nan)
-        return unknown if self.confidence is None else Interval(unknown, unknown, unknown)
+        return unknown(x, self.confidence)
+
+
+def _sets(embeddings: Tensor, roles: Tensor) -> tuple[Tensor, ...]:
+    """Embeddings of real, generated and synthetic samples."""
+    return tuple(embeddings[roles[:, 0] == code] for code in range(len(ROLES)))

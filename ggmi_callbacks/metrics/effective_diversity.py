@@ -1,19 +1,19 @@
 """How many different samples there are in effect, per source, as a metric on embeddings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
-from ggmi_callbacks.functional._interval import Interval
+from ggmi_callbacks.functional._checks import check_embeddings, check_sources
 from ggmi_callbacks.functional.diversity import effective_diversity
 from ggmi_callbacks.functional.matrix_entropy import Kernel, check_order
-from ggmi_callbacks.metrics._base import InformationMetric, Value
+from ggmi_callbacks.metrics._base import Value
+from ggmi_callbacks.metrics._samples import SampleMetric
 
 
-class EffectiveDiversity(InformationMetric):
+class EffectiveDiversity(SampleMetric):
     r"""Effective number of different samples: the exponential of the matrix entropy of their embeddings.
 
     .. math::
@@ -58,6 +58,8 @@ class EffectiveDiversity(InformationMetric):
     plot_label = "effective number of samples"
     plot_reference = 1.0
 
+    _names: ClassVar[tuple[str, ...]] = ("embeddings", "codes")
+
     embeddings: list[Tensor]
     codes: list[Tensor]
 
@@ -76,47 +78,38 @@ class EffectiveDiversity(InformationMetric):
         self.sources = None if sources is None else list(sources)
         self.alpha = alpha
         self.kernel = kernel
-        self.add_state("embeddings", default=[], dist_reduce_fx="cat")
-        self.add_state("codes", default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, source: Tensor | None = None) -> None:
         """Keep the embeddings of a batch."""
-        if embeddings.ndim != 2:
-            raise ValueError(
-                f"Expected argument `embeddings` to have shape [n, d] but got {list(embeddings.shape)}; pool the "
-                "hidden states of each sample to one vector first."
-            )
+        check_embeddings(embeddings=embeddings)
         self._check_source(source, len(embeddings))
-        self._validate(embeddings=embeddings)
-        self.embeddings.append(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))
-        one = torch.zeros(len(embeddings), dtype=torch.long, device=embeddings.device)
-        self.codes.append(one if source is None else source)
+        codes = torch.zeros(len(embeddings), dtype=torch.long, device=embeddings.device) if source is None else source
+        self._keep(embeddings=embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), codes=codes)
 
     def _check_source(self, source: Tensor | None, n: int) -> None:
-        if self.sources is None:
-            if source is not None:
-                raise ValueError("Expected argument `source` to be None; name the `sources` when making the metric.")
-            return
-        if source is None or source.shape != (n,):
-            got = None if source is None else list(source.shape)
-            raise ValueError(f"Expected argument `source` to have shape [{n}] but got {got}; pass an index per sample.")
-        if self.validate_args and not ((source >= 0) & (source < len(self.sources))).all():
+        if source is not None and self.sources is None:
+            raise ValueError("Expected argument `source` to be None; name the `sources` when making the metric.")
+        if source is None and self.sources is not None:
             raise ValueError(
-                f"Expected argument `source` to hold indices below {len(self.sources)} but got values in "
-                f"[{int(source.min())}, {int(source.max())}]; they point into `sources`."
+                f"Expected argument `source` to have shape [{n}] but got None; pass the index of each sample's source "
+                f"in {self.sources}."
             )
+        if source is not None and self.sources is not None:
+            check_sources(source, n, len(self.sources), in_range=self.validate_args)
 
-    def compute(self) -> Value | dict[str, Value]:
-        """Effective number of samples, per source if there are sources."""
-        embeddings = dim_zero_cat(self.embeddings)
+    def compute(self) -> Value | dict[str, Value]:  # type: ignore[override]
+        """Effective number of samples, per source if there are sources; NaN where none has been seen."""
+        samples = self._samples()
         if self.sources is None:
-            return self._diversity(embeddings)
-        codes = dim_zero_cat(self.codes)
-        return {name: self._diversity(embeddings[codes == code]) for code, name in enumerate(self.sources)}
+            return self._unknown() if samples is None else self._estimate(samples[0])
+        if samples is None:
+            return {name: self._unknown() for name in self.sources}
+        embeddings, codes = samples
+        return {name: self._estimate(embeddings[codes[:, 0] == code]) for code, name in enumerate(self.sources)}
 
-    def _diversity(self, embeddings: Tensor) -> Value:
+    def _estimate(self, *samples: Tensor) -> Value:
+        (embeddings,) = samples
         if len(embeddings) == 0:
-            unknown = self._finish(embeddings.new_full((), torch.nan))
-            return unknown if self.confidence is None else Interval(unknown, unknown, unknown)
+            return self._unknown()
         value = effective_diversity(embeddings, alpha=self.alpha, kernel=self.kernel, confidence=self.confidence)
         return self._finish(value)

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.functional._checks import check_sources, check_tensors
 from ggmi_callbacks.functional._interval import Interval, mean_and_variance, t_interval
 from ggmi_callbacks.metrics._base import InformationMetric, Value
+
+_STATES = ("seen", "kept", "scored", "total", "squares")
 
 
 class Gain(InformationMetric):
@@ -27,7 +30,11 @@ class Gain(InformationMetric):
     Args:
         num_sources: number of sources told apart.
         confidence: level of a Student-t interval over samples, or None.
+        validate_args: refuse a ``source`` out of range; the check waits for the device once an update.
         kwargs: see :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``num_sources`` is not positive, shapes do not match, or ``source`` is out of range.
 
     Example:
         >>> import torch
@@ -51,35 +58,43 @@ class Gain(InformationMetric):
     total: Tensor
     squares: Tensor
 
-    def __init__(self, num_sources: int = 1, *, confidence: float | None = None, **kwargs: Any) -> None:
-        super().__init__(confidence=confidence, validate_args=False, **kwargs)  # NaN has a meaning here
+    def __init__(
+        self, num_sources: int = 1, *, confidence: float | None = None, validate_args: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         if num_sources < 1:
             raise ValueError(
                 f"Expected argument `num_sources` to be at least 1 but got {num_sources}; leave it out without sources."
             )
-        for name in ("seen", "kept", "scored", "total", "squares"):
+        for name in _STATES:
             self.add_state(name, torch.zeros(num_sources, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, gain: Tensor, source: Tensor | None = None, weight: Tensor | None = None) -> None:
         """Add a batch."""
-        if gain.dim() != 1:
-            raise ValueError(
-                f"Expected argument `gain` to have shape [n], one number per sample, but got {list(gain.shape)}; "
-                "average token gains over each sample first."
-            )
+        self._check(gain, source, weight)
         gain = gain.detach()
         scored = ~gain.isnan()
         value = torch.where(scored, gain.double(), 0.0)
         source = torch.zeros_like(gain, dtype=torch.long) if source is None else source
         kept = torch.ones_like(value) if weight is None else (weight > 0).double()
-        for name, amount in (
-            ("seen", torch.ones_like(value)),
-            ("kept", kept),
-            ("scored", scored.double()),
-            ("total", value),
-            ("squares", value.square()),
-        ):
-            setattr(self, name, getattr(self, name).double().index_add(0, source, amount))
+        amounts = (torch.ones_like(value), kept, scored.double(), value, value.square())
+        sums = [getattr(self, name).double().index_add(0, source, x) for name, x in zip(_STATES, amounts, strict=True)]
+        self.seen, self.kept, self.scored, self.total, self.squares = sums
+
+    def _check(self, gain: Tensor, source: Tensor | None, weight: Tensor | None) -> None:
+        check_tensors(gain=gain, source=source, weight=weight)
+        if gain.dim() != 1:
+            raise ValueError(
+                f"Expected argument `gain` to have shape [n], one number per sample, but got {list(gain.shape)}; "
+                "average token gains over each sample first."
+            )
+        if source is not None:
+            check_sources(source, len(gain), len(self.seen), in_range=self.validate_args)
+        if weight is not None and weight.shape != gain.shape:
+            raise ValueError(
+                f"Expected argument `weight` to have shape {list(gain.shape)}, one number per sample, but got "
+                f"{list(weight.shape)}; pass the weight of each sample in the loss."
+            )
 
     def compute(self) -> Value:
         """Mean gain of all scored samples."""

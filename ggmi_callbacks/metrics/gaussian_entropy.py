@@ -57,8 +57,17 @@ class GaussianEntropy(InformationMetric):
 
     def update(self, x: Tensor) -> None:
         """Add a batch of samples."""
-        self.sums = self.sums + _gaussian_entropy_update(x)
+        sums = _gaussian_entropy_update(x)
+        self._validate(x=x)
+        if self.sums.shape != sums.shape and len(self.sums) > 1:
+            raise ValueError(
+                f"Expected argument `x` to have {len(self.sums) - 1} columns like the samples before but got "
+                f"{len(sums) - 1}; reset the metric, or use one for each kind of sample."
+            )
+        self.sums = self.sums + sums
 
     def compute(self) -> Value:
         """Entropy of the Gaussian with the covariance of all samples seen."""
+        if len(self.sums) == 1 or not torch.isfinite(self.sums).all():
+            return self._unknown()
         return self._finish(_gaussian_entropy_compute(self.sums, self.confidence))

@@ -76,5 +76,5 @@ class GeneralizationBound(WeightInformation):
 
     def _bound(self, per_sample: Value) -> Value:
         if isinstance(per_sample, Interval):
-            return Interval(*(self._bound(part) for part in per_sample))  # type: ignore[arg-type]
+            return Interval(*(self._bound(part) for part in per_sample))
         return generalization_bound(per_sample, 1, sigma=self.sigma, layers=self.layers, eta=self.eta)

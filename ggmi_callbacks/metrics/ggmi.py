@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_choice, check_totals
+from ggmi_callbacks.functional._checks import check_choice, check_tensors, check_totals
 from ggmi_callbacks.functional._loss_difference import relabel
 from ggmi_callbacks.functional.ggmi import CONDITIONING, GGMITerms, _combine, _ggmi_samples, _ggmi_terms
 from ggmi_callbacks.functional.weight_information import (
@@ -134,6 +134,7 @@ class GGMI(InformationMetric):
     def _check_sets(lengths: Tensor | None, split: Split | Tensor, tokens: Tensor | None) -> None:
         assert lengths is not None  # check_lengths saw to it
         shapes = {"tokens": tokens} if isinstance(split, str) else {"tokens": tokens, "split": split}
+        check_tensors(**shapes)
         if isinstance(split, str):
             check_choice("split", split, SPLITS)
         for name, x in shapes.items():

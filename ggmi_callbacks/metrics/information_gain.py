@@ -1,22 +1,21 @@
 """What a generator adds beyond its prompt, as a metric."""
 
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
-from ggmi_callbacks.functional._checks import check_choice
+from ggmi_callbacks.functional._checks import check_choice, check_embeddings, check_log_probs
 from ggmi_callbacks.functional._embedding_gain import (
     EMBEDDING_ESTIMATORS,
     EmbeddingEstimator,
     embedding_information_gain,
 )
 from ggmi_callbacks.functional._interval import moments
-from ggmi_callbacks.functional._samples import check_rows
 from ggmi_callbacks.functional.information_gain import _code_length, _mean_compute
 from ggmi_callbacks.functional.matrix_entropy import Kernel
 from ggmi_callbacks.metrics._base import InformationMetric, Value
+from ggmi_callbacks.metrics._samples import SampleMetric
 
 GainEstimator = Literal["log_probs", "reference", "matrix", "knn", "gaussian"]
 GAIN_ESTIMATORS = ("log_probs", "reference", *EMBEDDING_ESTIMATORS)
@@ -45,7 +44,7 @@ class InformationGain(InformationMetric):
         kernel: for ``"matrix"``, as in :func:`~ggmi_callbacks.functional.embedding_information_gain`.
         k: for ``"knn"``, which neighbour.
         confidence: level of an interval over samples, or None.
-        validate_args: refuse input that is not finite; the check waits for the device once an update.
+        validate_args: refuse input that is not finite, and positive log-probabilities; the check waits for the device.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:
@@ -96,6 +95,14 @@ class InformationGain(InformationMetric):
         name = "cross-entropy bound on dI" if estimator == "reference" else f"information gain, {estimator}"
         self.plot_label = f"{name} (nats)".replace("_", "-")
 
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add a batch; what it takes depends on the estimator."""
+        raise NotImplementedError
+
+    def compute(self) -> Value:
+        """Information gain of all samples seen."""
+        raise NotImplementedError
+
 
 class LogProbInformationGain(InformationGain):
     """:class:`InformationGain` from log-probabilities: three running sums.
@@ -115,7 +122,9 @@ class LogProbInformationGain(InformationGain):
     def update(self, log_probs: Tensor, mask: Tensor | None = None) -> None:
         """Add the log-probabilities of a batch of outputs."""
         lengths = _code_length(log_probs, mask)
-        self._validate(log_probs=lengths)
+        if self.validate_args:
+            check_log_probs(mask, log_probs=log_probs)
+            self._validate(log_probs=lengths)
         self.code_lengths = self.code_lengths + moments(lengths)
 
     def compute(self) -> Value:
@@ -123,7 +132,7 @@ class LogProbInformationGain(InformationGain):
         return self._finish(_mean_compute(self.code_lengths, self.confidence))
 
 
-class EmbeddingInformationGain(InformationGain):
+class EmbeddingInformationGain(SampleMetric, InformationGain):
     """:class:`InformationGain` from embeddings, which it keeps.
 
     Example:
@@ -134,36 +143,26 @@ class EmbeddingInformationGain(InformationGain):
         True
     """
 
-    prompts: list[Tensor]
-    outputs: list[Tensor]
+    _names: ClassVar[tuple[str, ...]] = ("prompt", "output")
+
+    prompt: list[Tensor]
+    output: list[Tensor]
 
     def __init__(self, estimator: Literal["matrix", "knn", "gaussian"] = "matrix", **kwargs: Any) -> None:
-        super().__init__(estimator, **kwargs)
-        self.add_state("prompts", default=[], dist_reduce_fx="cat")
-        self.add_state("outputs", default=[], dist_reduce_fx="cat")
+        super().__init__(estimator=estimator, **kwargs)
 
     def update(self, prompt: Tensor, output: Tensor) -> None:
         """Keep the embeddings of a batch of prompts and of their outputs."""
-        for name, x in (("prompt", prompt), ("output", output)):
-            if x.ndim != 2:
-                raise ValueError(
-                    f"Expected argument `{name}` to have shape [n, d] but got {list(x.shape)}; pool the hidden states "
-                    "of each text to one vector first."
-                )
-        check_rows(prompt=prompt, output=output)
-        self._validate(prompt=prompt, output=output)
-        self.prompts.append(prompt.to(torch.promote_types(prompt.dtype, torch.float32)))
-        self.outputs.append(output.to(torch.promote_types(output.dtype, torch.float32)))
+        check_embeddings(prompt=prompt, output=output)
+        self._keep(prompt=prompt, output=output)
 
-    def compute(self) -> Value:
-        """Information gain of all samples kept."""
-        return self._finish(
-            embedding_information_gain(
-                dim_zero_cat(self.prompts),
-                dim_zero_cat(self.outputs),
-                estimator=cast(EmbeddingEstimator, self.estimator),
-                kernel=self.kernel,
-                k=self.k,
-                confidence=self.confidence,
-            )
+    def _estimate(self, *samples: Tensor) -> Value:
+        prompt, output = samples
+        return embedding_information_gain(
+            prompt,
+            output,
+            estimator=cast(EmbeddingEstimator, self.estimator),
+            kernel=self.kernel,
+            k=self.k,
+            confidence=self.confidence,
         )

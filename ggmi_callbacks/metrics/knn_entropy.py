@@ -1,9 +1,8 @@
 """Differential entropy from nearest neighbours, as a metric."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from ggmi_callbacks.functional._checks import check_positive
 from ggmi_callbacks.functional.entropy import knn_entropy
@@ -51,6 +50,8 @@ class KNNEntropy(SampleMetric):
     full_state_update = False
     plot_label = "differential entropy (nats)"
 
+    _names: ClassVar[tuple[str, ...]] = ("x",)
+
     x: list[Tensor]
 
     def __init__(
@@ -59,12 +60,11 @@ class KNNEntropy(SampleMetric):
         super().__init__(confidence=confidence, validate_args=validate_args, **kwargs)
         check_positive(k=k)
         self.k = k
-        self.add_state("x", default=[], dist_reduce_fx="cat")
 
     def update(self, x: Tensor) -> None:
         """Keep a batch of samples."""
         self._keep(x=x)
 
-    def compute(self) -> Value:
-        """Entropy of all samples kept."""
-        return self._finish(knn_entropy(dim_zero_cat(self.x), k=self.k, confidence=self.confidence))
+    def _estimate(self, *samples: Tensor) -> Value:
+        (x,) = samples
+        return knn_entropy(x, k=self.k, confidence=self.confidence)

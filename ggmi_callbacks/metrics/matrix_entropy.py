@@ -1,9 +1,8 @@
 """Matrix-based Renyi entropy, as a metric on embeddings."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from ggmi_callbacks.functional._checks import check_positive
 from ggmi_callbacks.functional.matrix_entropy import Kernel, check_kernel, check_order, matrix_entropy
@@ -55,6 +54,8 @@ class MatrixEntropy(SampleMetric):
     plot_label = "matrix entropy (nats)"
     plot_reference = 0.0
 
+    _names: ClassVar[tuple[str, ...]] = ("x",)
+
     x: list[Tensor]
 
     def __init__(
@@ -76,21 +77,18 @@ class MatrixEntropy(SampleMetric):
         self.kernel = kernel
         self.bandwidth = bandwidth
         self.max_exact = max_exact
-        self.add_state("x", default=[], dist_reduce_fx="cat")
 
     def update(self, x: Tensor) -> None:
         """Keep a batch of samples."""
         self._keep(x=x)
 
-    def compute(self) -> Value:
-        """Entropy of all samples kept."""
-        return self._finish(
-            matrix_entropy(
-                dim_zero_cat(self.x),
-                alpha=self.alpha,
-                kernel=self.kernel,
-                bandwidth=self.bandwidth,
-                max_exact=self.max_exact,
-                confidence=self.confidence,
-            )
+    def _estimate(self, *samples: Tensor) -> Value:
+        (x,) = samples
+        return matrix_entropy(
+            x,
+            alpha=self.alpha,
+            kernel=self.kernel,
+            bandwidth=self.bandwidth,
+            max_exact=self.max_exact,
+            confidence=self.confidence,
         )

@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from ggmi_callbacks.functional._checks import check_choice, check_positive
 from ggmi_callbacks.functional.mutual_information import (
@@ -104,37 +103,34 @@ class MutualInformation(SampleMetric):
         self.k = k
         self.seed = seed
         self.progress = progress
-        for name in self._names:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Keep a batch of pairs."""
         self._keep(x=x, y=y)
 
-    def compute(self) -> Value:
-        """Mutual information of all pairs kept."""
-        return self._estimate(self._kept())
-
     def choice(self) -> MutualInformationChoice:
-        """What ``"auto"`` chooses for the samples kept on this rank, why, and all estimates that it tried."""
-        return choose_estimator(*self._kept(), k=self.k, seed=self.seed, progress=self.progress)
+        """What ``"auto"`` chooses for the samples kept on this rank, why, and all estimates that it tried.
 
-    def null_control(self, seed: int = 0) -> Value:
-        """The same estimate with the rows of y in random order; the truth is zero.
-
-        Args:
-            seed: seed of the order.
+        Raises:
+            ValueError: If there is no sample, or one that is not finite.
         """
-        x, y, *rest = self._kept()
+        samples = self._samples()
+        if samples is None:
+            raise ValueError("Expected finite samples to choose an estimator for but got none; call `update` first.")
+        return choose_estimator(*samples, k=self.k, seed=self.seed, progress=self.progress)
+
+    def _null_control(self, seed: int) -> Value:
+        """The same estimate with the rows of y in random order."""
+        samples = self._samples()
+        if samples is None:
+            return self._unknown()
+        x, y, *rest = samples
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
-        return self._estimate([x, y[order], *rest])
+        return self._estimate(x, y[order], *rest)
 
-    def _kept(self) -> list[Tensor]:
-        return [dim_zero_cat(getattr(self, name)) for name in self._names]
-
-    def _estimate(self, samples: list[Tensor]) -> Value:
+    def _estimate(self, *samples: Tensor) -> Value:
         x, y = samples
-        return self._finish(mutual_information(x, y, **self._settings()))
+        return mutual_information(x, y, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -31,11 +31,10 @@ from ggmi_callbacks.verification.divergence import Divergences, Estimate, diverg
 from ggmi_callbacks.verification.gaussian import GaussianWorld, gaussian_protocol
 from ggmi_callbacks.verification.language import Blend, MarkovSource, all_sequences
 from ggmi_callbacks.verification.language_models import LanguageDesign, Outcome, language_study
-from ggmi_callbacks.verification.language_report import verify_language
 from ggmi_callbacks.verification.mixtures import Mixture, expectation_maximisation, fit
 from ggmi_callbacks.verification.panels import Design, Point, sweep
 from ggmi_callbacks.verification.protocol import World, draw_world, mixture_protocol
-from ggmi_callbacks.verification.study import verify
+from ggmi_callbacks.verification.study import verify, verify_language
 
 __all__ = [
     "Blend",

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
+from ggmi_callbacks._extras import extra
 from ggmi_callbacks.verification.mixtures import Mixture, fit
 from ggmi_callbacks.verification.panels import Design
 from ggmi_callbacks.verification.parallel import one_thread
 from ggmi_callbacks.verification.protocol import World, draw_world
+
+with extra("verify", "The timing of baselines"):
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
 
 _ROUNDS, _SAMPLES, _BINS = 100, 1000, 50
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from ggmi_callbacks.functional import Interval, mean_interval
+from ggmi_callbacks.functional.mutual_information._ranks import mid_ranks
 from ggmi_callbacks.verification.panels import GAUSSIAN, PANELS, Point
 
 GAPS = ("histogram_own_gap", "histogram_shared_gap", "forward_gap", "reverse_gap", "jensen_shannon_gap")
@@ -58,7 +58,8 @@ def correlation(x: Tensor, y: Tensor) -> Interval:
         >>> f"{value:.2f} above {low:.2f}"
         '1.00 above 1.00'
     """
-    r = torch.tensor(float(spearmanr(x.numpy(), y.numpy()).statistic)).clamp(-1 + 1e-6, 1 - 1e-6)
+    ranks = mid_ranks(torch.stack((x, y), 1)).T
+    r = torch.corrcoef(ranks)[0, 1].float().clamp(-1 + 1e-6, 1 - 1e-6)
     half = _NORMAL * math.sqrt((1 + float(r) ** 2 / 2) / max(len(x) - 3, 1))
     return Interval(r, torch.tanh(torch.atanh(r) - half), torch.tanh(torch.atanh(r) + half))
 

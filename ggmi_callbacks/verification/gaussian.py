@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -117,8 +116,8 @@ def _mixture(
         "weight_information_anchor": torch.vmap(weight_information)(first_a, final_a),
         "weight_information_synthetic": torch.vmap(weight_information)(first_g, final_g),
         "ggmi_mixture": torch.vmap(ggmi)(first_a, final_a, first_g, final_g),
-        "bound": cast(Tensor, terms.bound),
-        "slack": cast(Tensor, terms.slack),
+        "bound": terms.bound,
+        "slack": terms.slack,
         "a_star": terms.a_star,
     }
 

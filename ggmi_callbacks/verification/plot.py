@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from ggmi_callbacks._extras import extra
 from ggmi_callbacks.verification.findings import CLAIMS, ERROR
 from ggmi_callbacks.verification.panels import GAUSSIAN, PANELS, Point
+
+with extra("plot", "The picture of a verification"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ROWS = {
     "KL gap by histograms (nats)": {

@@ -1,13 +1,18 @@
-"""The whole mixture verification: sweep, companion in closed form, timings, table, picture and findings."""
+"""Both verifications from end to end: run, table, picture and findings.
+
+What an extra brings along is imported first of all: where it is missing, nothing is run in vain.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from ggmi_callbacks.verification import language_report
 from ggmi_callbacks.verification.findings import report
+from ggmi_callbacks.verification.language_models import LanguageDesign, language_study
 from ggmi_callbacks.verification.panels import PANELS, Design, gaussian_worlds, sweep, write_csv
-from ggmi_callbacks.verification.plot import plot
+from ggmi_callbacks.verification.parallel import one_thread
 
 
 def verify(design: Design, output: Path, *, timed: str = "KJL", progress: bool = True) -> str:
@@ -23,11 +28,15 @@ def verify(design: Design, output: Path, *, timed: str = "KJL", progress: bool =
         The findings and timings, as written to ``verification.md`` (the timings are the only part that the seed does
         not determine).
     """
+    from ggmi_callbacks.verification.plot import plot
+
+    if timed:
+        from ggmi_callbacks.verification.baseline import time_baselines
     start = time.perf_counter()
     points = sweep(design, progress=progress)
     call = (time.perf_counter() - start) / (len(PANELS) * len(design.values) * design.repeats)
     points += gaussian_worlds(design)
-    timing = _timing(design, call, timed)
+    timing = str(time_baselines(design, call, panels=timed)) if timed else "Baselines were not timed."
     output.mkdir(parents=True, exist_ok=True)
     write_csv(points, output / "verification.csv")
     plot(points, output / "verification.png")
@@ -36,9 +45,24 @@ def verify(design: Design, output: Path, *, timed: str = "KJL", progress: bool =
     return text
 
 
-def _timing(design: Design, call: float, panels: str) -> str:
-    if not panels:
-        return "Baselines were not timed."
-    from ggmi_callbacks.verification.baseline import time_baselines  # and with it scikit-learn's mixtures
+def verify_language(design: LanguageDesign, output: Path, *, progress: bool = True) -> str:
+    """Run the study and write ``language.csv``, ``language.png`` and ``language.md``.
 
-    return str(time_baselines(design, call, panels=panels))
+    Args:
+        design: sizes and seed.
+        output: folder for the three files; made where it is missing.
+        progress: show progress bars.
+
+    Returns:
+        The findings, as written to ``language.md``.
+    """
+    from ggmi_callbacks.verification.language_plot import plot
+
+    with one_thread():  # the tables are small
+        outcomes = language_study(design, progress=progress)
+    output.mkdir(parents=True, exist_ok=True)
+    language_report.write_csv(outcomes, output / "language.csv")
+    plot(outcomes, output / "language.png")
+    text = language_report.report(outcomes)
+    (output / "language.md").write_text(text + "\n")
+    return text

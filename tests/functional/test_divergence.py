@@ -70,6 +70,22 @@ def test_order_of_rows_batches_and_precision_of_storage_do_not_matter() -> None:
     assert total_variation_lower_bound(x.double(), y.double()) == pytest.approx(float(value), abs=1e-6)
 
 
+def test_the_folds_and_so_the_bound_do_not_depend_on_the_precision_of_storage() -> None:
+    x, y = gaussian(90, 4, 1), gaussian(70, 4, 2, 1.0)  # with digits that single precision does not hold
+    value = total_variation_lower_bound(x, y)
+    assert total_variation_lower_bound(x.float(), y.float()) == pytest.approx(float(value), abs=1e-6)
+
+
+def test_a_bound_is_never_computed_from_values_that_are_not_finite() -> None:
+    x, y = gaussian(90, 4, 1), gaussian(70, 4, 2, 1.0)
+    for bad in (torch.nan, torch.inf):
+        y[3, 1] = bad
+        with pytest.raises(ValueError, match="`y` to be finite but got 1 values that are not; drop those samples"):
+            total_variation_lower_bound(x, y)
+        with pytest.raises(ValueError, match="`synthetic` to be finite"):
+            divergence_bound(x, x, y)
+
+
 def test_swapping_the_laws_changes_nothing() -> None:
     x, y = gaussian(90, 4, 1), gaussian(70, 4, 2, 1.0)
     # landmarks of both classes weigh alike, so the classifier is the mirror image

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ggmi_callbacks.functional import (
     cross_entropy_upper_bound,
-    gaussian_channel_information_gain,
     information_gain,
     pointwise_prompt_information,
     prompt_information_upper_bound,
@@ -58,42 +57,6 @@ class MarkovModel:
         outputs = torch.tensor(list(itertools.product(range(len(self.step)), repeat=self.length)))
         prompts = torch.full((len(outputs),), prompt)
         return self.log_probs(prompts, outputs).sum(1).exp()
-
-
-# -- closed forms
-
-
-def test_gaussian_channel_gain_is_the_entropy_of_the_noise() -> None:
-    root = torch.randn(3, 3, generator=seeded(0), dtype=torch.float64)
-    covariance = root @ root.T
-    law = torch.distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance)
-    assert gaussian_channel_information_gain(covariance) == pytest.approx(float(law.entropy()), rel=1e-12)
-
-
-def test_table_gain_is_the_conditional_entropy() -> None:
-    joint = random_table(1)
-    rows = joint.sum(1)
-    expected = sum(float(p * entropy(row / p)) for p, row in zip(rows, joint, strict=True))
-    assert table_information_gain(joint * 17) == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_lossy_code_adds_the_information_it_forgets() -> None:
-    joint = random_table(2)
-    code = torch.tensor([0, 2, 0, 1, 2])
-
-    def mutual_information(table: Tensor) -> Tensor:
-        return entropy(table.sum(0)) + entropy(table.sum(1)) - entropy(table)
-
-    merged = torch.zeros(3, 4, dtype=torch.float64).index_add_(0, code, joint)
-    forgotten = mutual_information(joint) - mutual_information(merged)
-    lossy = table_information_gain(joint, code)
-    assert forgotten > 0.01
-    assert lossy - table_information_gain(joint) == pytest.approx(float(forgotten), rel=1e-10)
-    # and by the definition, H(y) - I(h; y)
-    assert lossy == pytest.approx(float(entropy(joint.sum(0)) - mutual_information(merged)), rel=1e-10)
-
-
-# -- from log-probabilities
 
 
 def test_exact_log_probabilities_weighted_by_their_law_give_the_entropy() -> None:

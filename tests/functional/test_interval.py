@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from scipy import stats
 
-from ggmi_callbacks.functional import bootstrap_interval, mean_interval
+from ggmi_callbacks.functional import Interval, bootstrap_interval, mean_interval
 from ggmi_callbacks.functional._interval import mean_and_variance, moments
 
 
@@ -69,3 +72,45 @@ def test_confidence_must_be_a_probability(confidence: object) -> None:
 def test_bootstrap_refuses_samples_of_different_length() -> None:
     with pytest.raises(ValueError, match="same number of rows"):
         bootstrap_interval(torch.mean, torch.ones(3), torch.ones(4), confidence=0.9)
+
+
+# -- the interval as a tensor
+
+
+def interval() -> Interval:
+    return Interval(*torch.tensor([2.0, 1.5, 3.0]))
+
+
+def test_an_interval_is_its_value_wherever_a_tensor_is_wanted() -> None:
+    x = interval()
+    for result, expected in ((x + 1, 3.0), (x.exp().log(), 2.0), (torch.stack([x, x]).mean(), 2.0), (x.value, 2.0)):
+        assert type(result) is torch.Tensor
+        assert float(result) == pytest.approx(expected)
+    assert float(x) == 2.0
+    assert f"{x:.2f}" == "2.00"
+    assert (x.shape, x.numel()) == ((), 1)
+
+
+def test_an_interval_unpacks_into_plain_tensors() -> None:
+    value, low, high = interval()
+    assert [type(part) for part in (value, low, high)] == [torch.Tensor] * 3
+    assert (value, low, high) == (2.0, 1.5, 3.0)
+
+
+def test_an_interval_keeps_its_ends_in_another_precision_place_or_copy() -> None:
+    x = interval()
+    for y in (x.double(), x.to(torch.float64), x.cpu(), x.clone(), x.detach(), x.squeeze()):
+        assert list(map(float, y)) == [2.0, 1.5, 3.0]
+    assert {part.dtype for part in x.double()} == {torch.float64}
+    for y in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
+        assert isinstance(y, Interval)
+        assert list(map(float, y)) == [2.0, 1.5, 3.0]
+
+
+def test_gradients_flow_through_the_value_and_the_ends() -> None:
+    x = torch.rand(6, dtype=torch.float64).requires_grad_()
+    found = mean_interval(x, 0.9)
+    (direct,) = torch.autograd.grad(found + 0, x, retain_graph=True)
+    (through,) = torch.autograd.grad(found.low + found.high, x)
+    torch.testing.assert_close(direct, torch.full_like(x, 1 / 6))
+    torch.testing.assert_close(through, torch.full_like(x, 2 / 6))

@@ -11,72 +11,16 @@ from torch import Tensor
 from ggmi_callbacks.functional import (
     error_rate_information,
     gaussian_weight_information,
-    linear_regression_information,
     loss_difference_information,
-    noisy_mean_information,
     noisy_mean_twin_information,
     pointwise_weight_information,
     weight_information,
 )
-from tests.functional.models import gaussian_mean_runs, noisy_mean_twins
+from tests.functional._models import gaussian_mean_runs, noisy_mean_twins
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-# -- closed forms
-
-
-def test_mixture_information_is_memorised_plus_generalised() -> None:
-    exact = gaussian_weight_information(n=10_000, d=1, s2=1.0, t2=1.0)
-    assert exact == pytest.approx((4.6052, 0.3465, 4.2587), abs=5e-5)
-    for n, d, s2, t2 in ((3, 2, 0.5, 4.0), (1000, 7, 2.0, 0.1)):
-        exact = gaussian_weight_information(n, d, s2, t2)
-        assert exact.mixture == pytest.approx(exact.fixed + exact.generalised, rel=1e-12)
-        assert exact.fixed <= d / 2 * math.log(2)
-
-
-def test_gaussian_weight_information_follows_from_the_variances_of_w() -> None:
-    n, d, s2, t2 = 12, 3, 0.7, 1.9
-    a, v = n * t2 / (s2 + n * t2), s2 * t2 / (s2 + n * t2)
-    given_mu = a**2 * s2 / n + v
-    marginal = a**2 * (t2 + s2 / n) + v
-    exact = gaussian_weight_information(n, d, s2, t2)
-    assert exact.mixture == pytest.approx(d / 2 * math.log(marginal / v), rel=1e-12)
-    assert exact.fixed == pytest.approx(d / 2 * math.log(given_mu / v), rel=1e-12)
-    assert exact.generalised == pytest.approx(d / 2 * math.log(marginal / given_mu), rel=1e-12)
-
-
-def test_linear_regression_information_is_the_log_determinant_either_way_round() -> None:
-    for shape in ((5, 3), (3, 5)):
-        x = torch.randn(*shape, generator=seeded(0), dtype=torch.float64)
-        s2, t2 = 0.3, 2.0
-        # from the covariances of the targets with and without w known
-        target = s2 * torch.eye(shape[0], dtype=torch.float64) + t2 * x @ x.mT
-        expected = (torch.logdet(target) - shape[0] * math.log(s2)) / 2
-        assert linear_regression_information(x, s2, t2) == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_regression_on_a_constant_learns_a_mean() -> None:
-    ones = torch.ones(20, 1, dtype=torch.float64)
-    exact = gaussian_weight_information(n=20, d=1, s2=0.5, t2=3.0).mixture
-    assert linear_regression_information(ones, s2=0.5, t2=3.0) == pytest.approx(exact, rel=1e-12)
-
-
-def test_noisy_mean_information_is_that_of_a_gaussian_channel() -> None:
-    n, d, s2, q2 = 10, 4, 1.0, 0.01
-    expected = d / 2 * math.log((s2 / n + q2) / q2)
-    assert noisy_mean_information(n, d, s2, q2) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(("a", "b"), [(0.1, 0.4), (0.0, 1.0), (0.3, 0.3), (1.0, 0.0), (0.0, 0.0)])
-def test_error_rate_information_is_the_mutual_information_of_its_table(a: float, b: float) -> None:
-    p, q = b * (1 - a), a * (1 - b)
-    joint = torch.tensor([[p, q], [q, p], [1 - p - q, 1 - p - q]], dtype=torch.float64) / 2  # (D, U)
-    independent = joint.sum(1, keepdim=True) * joint.sum(0)
-    expected = torch.special.xlogy(joint, joint / independent.clamp_min(1e-300)).sum()
-    assert error_rate_information(a, b) == pytest.approx(expected.item(), abs=1e-12)
 
 
 # -- mixture
@@ -157,13 +101,6 @@ def test_the_plug_in_would_fail_that_test() -> None:
         excess.append(sum(float(torch.special.xlogy(k, 2 * k / (p + q))) for k in (p, q)))
     draws = torch.tensor(excess)
     assert draws.mean() > 0.0025 > 4 * draws.std() / math.sqrt(600) + 2e-4  # one degree of freedom: 1 / (2 n)
-
-
-def test_twins_of_a_noisy_mean_hold_little_of_its_information() -> None:
-    n, s2, q2 = 10, 1.0, 0.01
-    per_pair = noisy_mean_twin_information(n, s2, q2)
-    assert n * per_pair == pytest.approx(0.05, abs=0.005)
-    assert n * per_pair < noisy_mean_information(n, 1, s2, q2) == pytest.approx(1.20, abs=0.005)
 
 
 @pytest.mark.parametrize(("n", "q2"), [(10, 0.01), (2, 0.001), (1, 0.01)])

@@ -55,7 +55,7 @@ def flat(value: Any) -> list[float]:
     """All numbers of a value, an interval or a dict of them."""
     if isinstance(value, dict):
         return [number for part in value.values() for number in flat(part)]
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | Interval):
         return [number for part in value for number in flat(part)]
     assert isinstance(value, Tensor), f"expected tensors but got {type(value)}"
     return [float(number) for number in value.detach().double().reshape(-1)]
@@ -233,10 +233,10 @@ class MetricTester:
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, dict):
         return [part for item in value.values() for part in _tensors(item)]
-    return list(value) if isinstance(value, tuple) else [value]
+    return list(value) if isinstance(value, Interval) else [value]
 
 
 def _unknown(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _unknown(part) for name, part in value.items()}
-    return Interval(*map(_unknown, value)) if isinstance(value, tuple) else value * torch.nan
+    return Interval(*map(_unknown, value)) if isinstance(value, Interval) else value * torch.nan

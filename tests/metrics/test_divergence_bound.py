@@ -9,7 +9,7 @@ import torch
 
 from ggmi_callbacks import functional
 from ggmi_callbacks.metrics import DivergenceBound
-from tests.metrics._tester import Batch, MetricTester, merge
+from tests.metrics._tester import Batch, MetricTester, flat, merge
 
 SHIFT = {"real": 0.0, "generated": 1.0, "synthetic": 2.5}
 
@@ -41,7 +41,7 @@ def test_terms_equal_the_functional_twin() -> None:
     metric = TestDivergenceBound().filled(confidence=0.9)
     expected = functional.divergence_terms(*sets(TestDivergenceBound.batches), constant=3.0, confidence=0.9)
     for term, twin in zip(metric.terms(), expected, strict=True):
-        assert torch.stack(term).tolist() == pytest.approx(torch.stack(twin).tolist(), rel=1e-5)
+        assert flat(term) == pytest.approx(flat(twin), rel=1e-5)
 
 
 def test_null_control_covers_zero() -> None:
@@ -68,3 +68,13 @@ def test_errors_name_argument_and_cure() -> None:
         DivergenceBound().update(torch.ones(2, 3), split="anchor")
     with pytest.raises(ValueError, match="`constant` to be positive"):
         DivergenceBound(constant=0.0)
+
+
+def test_nan_is_never_turned_into_a_number() -> None:
+    metric = DivergenceBound(validate_args=False)
+    for part in TestDivergenceBound.batches:
+        metric.update(**part)
+    metric.update(torch.full((4, 3), torch.nan), split="real")
+    assert metric.compute().isnan()
+    assert metric.terms().real_synthetic.isnan()
+    assert metric.null_control().isnan()

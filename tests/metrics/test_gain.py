@@ -119,3 +119,23 @@ def test_arguments_are_refused_by_name() -> None:
         Gain(0)
     with pytest.raises(ValueError, match=r"`gain` to have shape \[n\], one number per sample, but got \[2, 3\]"):
         Gain().update(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weight": torch.ones(2)}, r"`weight` to have shape \[3\], one number per sample, but got \[2\]"),
+        ({"source": torch.zeros(2, dtype=torch.long)}, r"`source` to have shape \[3\], one integer per sample"),
+        ({"source": torch.zeros(3, 1, dtype=torch.long)}, r"`source` to have shape \[3\], .* but got \[3, 1\]"),
+        ({"source": torch.zeros(3)}, r"`source` to have shape \[3\], one integer per sample, .* of torch.float32"),
+        ({"source": torch.tensor([0, 1, 2])}, r"`source` to hold indices below 2 but got values in \[0, 2\]"),
+        ({"source": torch.tensor([0, 1, -1])}, r"`source` to hold indices below 2 but got values in \[-1, 1\]"),
+    ],
+)
+def test_an_update_that_is_refused_changes_no_state(arguments: Batch, message: str) -> None:
+    metric = Gain(2)
+    metric.update(torch.ones(3))
+    before = {name: state.clone() for name, state in metric.metric_state.items()}
+    with pytest.raises(ValueError, match=message):
+        metric.update(torch.ones(3), **arguments)
+    assert all(torch.equal(state, before[name]) for name, state in metric.metric_state.items())

@@ -84,3 +84,14 @@ def test_errors_name_argument_and_cure() -> None:
         InformationGain("matrix").update(torch.ones(4, 2), torch.ones(3, 2))
     with pytest.raises(ValueError, match="`log_probs` to hold finite values"):
         InformationGain().update(torch.tensor([-1.0, -torch.inf]))
+
+
+@pytest.mark.parametrize("estimator", ["log_probs", "reference"])
+def test_code_lengths_in_place_of_log_probabilities_are_refused(estimator: str) -> None:
+    metric = InformationGain(estimator)
+    with pytest.raises(
+        ValueError, match="`log_probs` to be log-probabilities, at most 0, but got 2; negate code lengths"
+    ):
+        metric.update(torch.tensor([[2.0, 1.0]]))
+    metric.update(torch.tensor([[2.0, -1.0]]), mask=torch.tensor([[False, True]]))
+    assert metric.compute() == 1.0

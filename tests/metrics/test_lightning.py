@@ -25,6 +25,7 @@ class Module(lightning.LightningModule):
         self.ggmi = GGMI()
         self.gain = InformationGain("matrix")
         self.diversity = EffectiveDiversity()
+        self.with_interval = WeightInformation(confidence=0.9)
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
         first, final = batch[:, 0], batch[:, 1]
@@ -34,14 +35,19 @@ class Module(lightning.LightningModule):
         self.diversity.update(batch)
         for name in ("stored", "ggmi", "gain", "diversity"):
             self.log(name, getattr(self, name), on_step=False, on_epoch=True)
+        self.with_interval(first, final)
+        self.log("with_interval", self.with_interval, on_step=True, on_epoch=True, prog_bar=True)
         return self.weight.square()
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_logged_values_are_those_of_the_last_epoch(tmp_path: Any) -> None:
-    rows = torch.rand(24, 4, generator=torch.Generator().manual_seed(0))
+ROWS = torch.rand(24, 4, generator=torch.Generator().manual_seed(0))
+
+
+def logged(tmp_path: Any) -> dict[str, torch.Tensor]:
+    """What two epochs leave in ``callback_metrics``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = lightning.Trainer(
         max_epochs=2,
@@ -54,12 +60,21 @@ def test_logged_values_are_those_of_the_last_epoch(tmp_path: Any) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's own advice on workers and logging intervals
-        trainer.fit(Module(), DataLoader(rows, batch_size=6))
+        trainer.fit(Module(), DataLoader(ROWS, batch_size=6))
+    return trainer.callback_metrics
+
+
+def test_logged_values_are_those_of_the_last_epoch(tmp_path: Any) -> None:
+    rows, values = ROWS, logged(tmp_path)
     gap = rows[:, 0] - rows[:, 1]
     anchors = torch.arange(24) // 6 % 2 == 0
-    assert trainer.callback_metrics["stored"] == pytest.approx(gap.sum().item(), abs=1e-5)
-    assert trainer.callback_metrics["ggmi"] == pytest.approx(
-        (gap[anchors].sum() - gap[~anchors].sum()).item(), abs=1e-5
-    )
-    assert 0 < trainer.callback_metrics["gain"] < 4
-    assert 1 < trainer.callback_metrics["diversity"] <= 4
+    assert values["stored"] == pytest.approx(gap.sum().item(), abs=1e-5)
+    assert values["ggmi"] == pytest.approx((gap[anchors].sum() - gap[~anchors].sum()).item(), abs=1e-5)
+    assert 0 < values["gain"] < 4
+    assert 1 < values["diversity"] <= 4
+
+
+def test_a_metric_with_an_interval_is_logged_by_its_value(tmp_path: Any) -> None:
+    values, gap = logged(tmp_path), ROWS[:, 0] - ROWS[:, 1]
+    assert values["with_interval_epoch"] == pytest.approx(gap.sum().item(), abs=1e-5)
+    assert values["with_interval_step"] == pytest.approx(gap[-6:].sum().item(), abs=1e-5)

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ggmi_callbacks.functional._copula import normal_scores
 from ggmi_callbacks.functional._estimate import Estimate, total
-from ggmi_callbacks.functional._ksg import canonical_maps, held_out_rank
+from ggmi_callbacks.functional.mutual_information._canonical import canonical_maps, held_out_rank
+from ggmi_callbacks.functional.mutual_information._ranks import normal_scores
 
 FEWEST = 50  # samples below which there is nothing to train on
 

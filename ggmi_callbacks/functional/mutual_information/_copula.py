@@ -2,9 +2,7 @@ r"""Elliptical copulas: what Gaussian and Student-t dependence says of mutual in
 
 Notation:
     n, D       samples, dimensions of all variables together
-    u_ij       mid-rank of x_ij within its column, minus a half, over n: a number in (0, 1)
-    q_nu       quantile function of Student's t with nu degrees of freedom; nu = inf is the Gaussian
-    z_ij       q_nu(u_ij): with nu = inf the normal scores
+    z_ij       q_nu(u_ij), the score of sample i in column j (see :mod:`_ranks`); with nu = inf the normal score
     R          [D, D] correlation matrix of the copula
     log f      log density of the D-variate t with matrix R, minus those of its marginals: the copula's
     I          I(x; y | z) = sum of entropies of the t in (x, z) and (y, z), minus those in z and (x, y, z); the
@@ -24,104 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from ggmi_callbacks.functional._estimate import Estimate
 from ggmi_callbacks.functional._samples import covariance_factor
+from ggmi_callbacks.functional.mutual_information._gaussian import NAMES, blocks, second_order_error, wishart_bias
+from ggmi_callbacks.functional.mutual_information._ranks import mid_ranks, normal_scores, rank_bounds, t_scores
 
 _COARSE = tuple(2.0**e for e in range(7))  # 1 .. 64 degrees of freedom
 _EM_STEPS = 6
-
-
-def mid_ranks(x: Tensor) -> Tensor:
-    """Rank of each entry within its column, from 1 to n; ties share their mean rank."""
-    low, high = _rank_bounds(x)
-    return (low + high + 1).double() / 2
-
-
-def _rank_bounds(x: Tensor) -> tuple[Tensor, Tensor]:
-    """How many entries of its column are below each entry of x [n, d], and how many at most as large."""
-    columns = x.T.contiguous()  # [d, n]
-    ordered = columns.sort(1).values
-    return torch.searchsorted(ordered, columns).T, torch.searchsorted(ordered, columns, right=True).T
-
-
-def normal_scores(x: Tensor) -> Tensor:
-    """Columns of x [n, d] mapped monotonically to standard normal ones."""
-    return torch.special.ndtri((mid_ranks(x) - 0.5) / x.shape[0])
-
-
-def t_scores(ranks: Tensor, nu: float) -> Tensor:
-    """Quantiles of Student's t at the ranks [n, d]; each quantile is computed once, for all columns."""
-    n = ranks.shape[0]
-    levels = (np.arange(2, 2 * n + 1) / 2 - 0.5) / n  # all possible mid-ranks
-    if math.isinf(nu):
-        return torch.special.ndtri((ranks - 0.5) / n)
-    table = torch.from_numpy(stdtrit(nu, levels)).to(ranks.device)
-    return table[(2 * ranks - 2).long()]
-
-
-# -- Gaussian mutual information
-
-
-def wishart_bias(n: int, dims: list[int], signs: list[int]) -> float:
-    """Expected sum of signs * log det W / 2 minus that of the true covariances, over blocks of ``dims``."""
-
-    def expected(d: int) -> float:
-        dof = (n - 1 - torch.arange(d, dtype=torch.float64)) / 2
-        return float(torch.digamma(dof).sum()) / 2
-
-    return sum(sign * expected(d) for sign, d in zip(signs, dims, strict=True))
-
-
-def blocks(dims: tuple[int, ...]) -> tuple[list[list[int]], list[int]]:
-    """Column indices of (x, z), (y, z), z and (x, y, z), and their signs in I(x; y | z)."""
-    d_x, d_y, d_z = dims
-    x, y = list(range(d_x)), list(range(d_x, d_x + d_y))
-    z = list(range(d_x + d_y, d_x + d_y + d_z))
-    return [x + z, y + z, z, x + y + z], [1, 1, -1, -1]
-
-
-def gaussian_information(data: Tensor, dims: tuple[int, ...], pointwise: bool) -> Estimate:
-    """I(x; y | z) of Gaussian columns [n, D], unbiased; ``dims`` are those of x, y and z."""
-    n = len(data)
-    groups, signs = blocks(dims)
-    value = data.new_tensor(-wishart_bias(n, [len(columns) for columns in groups], signs))
-    for columns, sign in zip(groups, signs, strict=True):
-        if columns:
-            value = value + sign * _factor(data[:, columns]).diagonal().log().sum()
-    spread = gaussian_pointwise(data.detach(), dims) if pointwise else None
-    return Estimate(value, spread, n, second_order_error(dims, n))
-
-
-def second_order_error(dims: tuple[int, ...], n: int) -> float:
-    """Spread that is left at independence, where the first order vanishes: chi-squared with d_x d_y degrees, / 2n."""
-    return math.sqrt(dims[0] * dims[1] / 2) / n
-
-
-def gaussian_pointwise(data: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """[n] pointwise information of Gaussian columns under their sample covariance."""
-    n = len(data)
-    values = data.new_zeros(n)
-    for columns, sign in zip(*blocks(dims), strict=True):
-        if columns:
-            block = data[:, columns]
-            factor = _factor(block)
-            white = torch.linalg.solve_triangular(factor, (block - block.mean(0)).T, upper=False)
-            values += sign * (factor.diagonal().log().sum() + n * white.square().sum(0) / 2)
-    return values
-
-
-def _factor(block: Tensor) -> Tensor:
-    """Cholesky factor of the scatter matrix of columns [n, d]."""
-    block = block - block.mean(0)
-    return covariance_factor(block.T @ block, len(block), _NAMES)
-
-
-_NAMES = "x`, `y` and `z"
-
-# -- Student-t copulas
 
 
 class EllipticalCopula(NamedTuple):
@@ -138,8 +47,8 @@ def fit_copula(data: Tensor) -> EllipticalCopula:
     data look like heavy tails.
     """
     ranks = mid_ranks(data)
-    covariance_factor((s := normal_scores(data)).T @ s, len(s), _NAMES)  # refuse dependent columns
-    low, high = _rank_bounds(data)
+    covariance_factor((s := normal_scores(data)).T @ s, len(s), NAMES)  # refuse dependent columns
+    low, high = rank_bounds(data)
     coarse = () if (high - low).max() > max(1, len(data) / 20) else _COARSE
     fits = {nu: _fit_nu(ranks, nu) for nu in (*coarse, math.inf)}
     best = max(fits, key=lambda nu: fits[nu][0])

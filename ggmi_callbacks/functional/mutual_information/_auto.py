@@ -26,32 +26,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._copula import (
-    EllipticalCopula,
-    fit_copula,
-    fit_correlation,
-    gaussian_pointwise,
-    information_of_copula,
-    mid_ranks,
-    model_information,
-    normal_scores,
-    sample_copula,
-    t_scores,
-    with_information,
-)
 from ggmi_callbacks.functional._estimate import Estimate
-from ggmi_callbacks.functional._infonce import FEWEST, infonce_information
-from ggmi_callbacks.functional._ksg import (
+from ggmi_callbacks.functional._neighbours import standardise
+from ggmi_callbacks.functional._samples import full_rank
+from ggmi_callbacks.functional.mutual_information._canonical import (
     MOST_PAIRS,
     canonical_pairs,
     canonical_rank,
-    ksg_information,
-    ksg_pointwise,
-    neighbour_estimate,
     truncated_cross_correlation,
 )
-from ggmi_callbacks.functional._neighbours import standardise
-from ggmi_callbacks.functional._samples import full_rank
+from ggmi_callbacks.functional.mutual_information._copula import (
+    EllipticalCopula,
+    fit_copula,
+    fit_correlation,
+    information_of_copula,
+    model_information,
+    sample_copula,
+    with_information,
+)
+from ggmi_callbacks.functional.mutual_information._gaussian import gaussian_pointwise
+from ggmi_callbacks.functional.mutual_information._infonce import FEWEST, infonce_information
+from ggmi_callbacks.functional.mutual_information._ksg import ksg_information, ksg_pointwise, neighbour_estimate
+from ggmi_callbacks.functional.mutual_information._ranks import mid_ranks, normal_scores, t_scores
 
 _LOG = logging.getLogger(__name__)
 _SIGNIFICANT = 4.0  # standard errors

@@ -10,9 +10,10 @@ Notation:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from scipy.integrate import quad
-from scipy.special import entr, expit, k0e
+import torch
+from torch import Tensor
 
 from ggmi_callbacks.functional._checks import check_positive
 
@@ -72,10 +73,23 @@ def noisy_mean_twin_information(n: int, s2: float, q2: float) -> float:
     rho = (held_out - held_in) / (2 * scale)
     sharp, slope = 1 / (scale * (1 - rho**2)), rho / (scale * (1 - rho**2))
 
-    def integrand(size: float) -> float:
-        both_signs = math.exp((slope - sharp) * size) + math.exp(-(slope + sharp) * size)
-        density = k0e(sharp * size) * both_signs / (math.pi * scale * math.sqrt(1 - rho**2))
-        held_out_is_worse = expit(2 * slope * size)
-        return density * (math.log(2) - entr(held_out_is_worse) - entr(1 - held_out_is_worse))
+    def integrand(size: Tensor) -> Tensor:
+        both_signs = ((slope - sharp) * size).exp() + (-(slope + sharp) * size).exp()
+        bessel = torch.special.scaled_modified_bessel_k0(sharp * size)
+        density = bessel * both_signs / (math.pi * scale * math.sqrt(1 - rho**2))
+        held_out_is_worse = (2 * slope * size).sigmoid()
+        known = torch.special.entr(held_out_is_worse) + torch.special.entr(1 - held_out_is_worse)
+        return density * (math.log(2) - known)
 
-    return quad(integrand, 0, 40 / (sharp - slope), limit=500)[0]
+    return _integral(integrand, 1 / (sharp - slope))
+
+
+def _integral(function: Callable[[Tensor], Tensor], scale: float) -> float:
+    """Integral over (0, inf) of a function that decays like exp(-x / scale) and may be singular at 0.
+
+    Double exponential quadrature: x = scale exp(u - exp(-u)), the trapezoidal rule in u.
+    """
+    step = 1 / 64
+    u = torch.arange(-5, 5, step, dtype=torch.float64)
+    x = scale * (u - (-u).exp()).exp()
+    return float((function(x) * x * (1 + (-u).exp())).sum()) * step

@@ -1,0 +1,130 @@
+"""Nearest neighbours against slow references, closed forms and scikit-learn."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+import torch
+from scipy.special import digamma
+from sklearn.feature_selection import mutual_info_regression
+from torch import Tensor
+
+from ggmi_callbacks.functional import _neighbours
+from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal
+
+
+def slow_ksg(spaces: list[Tensor], k: int) -> float:
+    """Kraskov's first algorithm and Frenzel and Pompe's, as in the papers, one sample at a time."""
+    spaces = [(v - v.mean(0)) / v.std(0, correction=0) for v in spaces]
+    distances = torch.stack([torch.cdist(v, v, compute_mode="donot_use_mm_for_euclid_dist") for v in spaces])
+    n, total = distances.shape[1], 0.0
+    for i in range(n):
+        radius = distances[:, i].amax(0).sort().values[k]
+        x, y, *z = distances[:, i] < radius
+        inside = z[0] if z else torch.ones(n, dtype=torch.bool)
+        n_x, n_y, n_z = int((x & inside).sum()), int((y & inside).sum()), int(inside.sum())
+        total += digamma(k) + digamma(n_z) - digamma(n_x) - digamma(n_y)
+    return total / n
+
+
+@pytest.mark.parametrize("n", [40, 150, 700])  # below and above the number of rows of one block
+def test_ksg_equals_its_literal_reference(n: int) -> None:
+    x, y, _ = gaussian_pair(n, 2)
+    z = x + normal(n, 2, seed=1)
+    assert estimate(x, y, estimator="ksg", k=4) == pytest.approx(slow_ksg([x, y], 4), abs=1e-9)
+    assert estimate(x, y, z, estimator="ksg", k=4) == pytest.approx(max(0, slow_ksg([x, y, z], 4)), abs=1e-9)
+
+
+def test_ksg_of_many_dimensions_equals_its_reference_whatever_precision_it_takes() -> None:
+    x, y, _ = gaussian_pair(200, 12)
+    # Single precision may put a neighbour on the other side of an edge: one of some hundred counts, in few samples.
+    assert estimate(x, y, estimator="ksg") == pytest.approx(max(0, slow_ksg([x, y], 5)), abs=1e-4)
+    # Two tight clusters: single precision does not tell the distances inside them apart.
+    side = torch.arange(200).double()[:, None] % 2
+    x, y = side + 1e-4 * x, side + 1e-4 * (y + x)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-6)
+
+
+def test_ksg_does_not_depend_on_threads_and_leaves_their_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_neighbours, "_CPU_BLOCK", 2**14)  # so that there are many pieces
+    x, y, _ = gaussian_pair(700, 3)
+    x[:200] = x[0]  # some of them again in double precision
+    before = torch.get_num_threads()
+    values, seen = [], []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                values.append(_neighbours.neighbour_counts([x * 1, y * 1], [(0,)], 5)[1])
+            asked = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            asked.start()
+            asked.join()
+            assert seen[-1] == torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*values)
+
+
+def test_ksg_notices_products_that_are_coarser_than_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, _ = gaussian_pair(300, 4)
+    exact, product = slow_ksg([x, y], 5), torch.mm
+
+    def like_tf32(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return (
+            product(a.bfloat16().to(a), b.bfloat16().to(b), out=out)
+            if a.dtype == torch.float32
+            else product(a, b, out=out)
+        )
+
+    monkeypatch.setattr(torch, "mm", like_tf32)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(exact, abs=1e-9)
+
+
+def test_ksg_does_a_thin_sheet_among_well_spread_samples_again() -> None:
+    # Half of the samples lie so close together that single precision takes them for one point.
+    x, y, _ = gaussian_pair(400, 3)
+    x[::2], y[::2] = 1 + 1e-5 * x[::2], 1 + 1e-5 * y[::2]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
+    x, y = x[:, :1], y[:, :1]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(slow_ksg([x, y], 5), abs=1e-4)
+
+
+def test_ksg_equals_that_of_scikit_learn_in_one_dimension() -> None:
+    x, y, _ = gaussian_pair(3000)
+    y = (y + x**2).exp()
+    theirs = mutual_info_regression(x.numpy(), y[:, 0].numpy(), n_neighbors=5, random_state=0)[0]
+    assert estimate(x, y, estimator="ksg") == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize(("d", "bias"), [(1, 0.0), (2, 0.03), (4, 0.25)])
+def test_ksg_of_a_gaussian_matches_its_closed_form(d: int, bias: float) -> None:
+    x, y, truth = gaussian_pair(4000, d)
+    error = estimate(x, y, estimator="ksg") - truth
+    noise = 4 * 0.75 * math.sqrt(d / 4000)  # pointwise information has standard deviation rho sqrt(d)
+    assert -bias - noise < error < noise
+
+
+def test_ksg_sees_what_correlations_miss() -> None:
+    x, noise = normal(2, 4000)
+    y = x**2 + 0.5 * noise
+    assert estimate(x, y, estimator="gaussian") < 0.02
+    # I = h(y) - h(0.5 noise), by quadrature over the density of y
+    grid = torch.linspace(-5, 25, 3001, dtype=torch.float64)
+    points = torch.linspace(-6, 6, 2001, dtype=torch.float64)
+    weight = torch.exp(-(points**2) / 2) * 12 / 2000 / math.sqrt(2 * math.pi)
+    density = torch.exp(-((grid[:, None] - points**2) ** 2) / 0.5) @ weight / (0.5 * math.sqrt(2 * math.pi))
+    h_y = -float(torch.trapezoid(torch.special.xlogy(density, density), grid))
+    truth = h_y - 0.5 * math.log(2 * math.pi * math.e * 0.25)
+    assert estimate(x, y, estimator="ksg") == pytest.approx(truth, abs=4 * 1.0 / math.sqrt(4000))
+
+
+def test_ksg_of_discrete_variables_tends_to_the_plug_in_estimate() -> None:
+    table = torch.tensor([[0.4, 0.1, 0.0], [0.1, 0.1, 0.3]], dtype=torch.float64)
+    cells = torch.multinomial(table.reshape(-1), 3000, True, generator=torch.Generator().manual_seed(0))
+    x, y = (cells // 3).double(), (cells % 3).double()
+    counts = torch.bincount(cells, minlength=6).reshape(2, 3) / 3000
+    plug_in = float(torch.special.xlogy(counts, counts / (counts.sum(0) * counts.sum(1, keepdim=True))).sum())
+    # psi(m) = log m - 1 / 2m: cells of some hundred samples differ by less than 1 / 100
+    assert estimate(x, y, estimator="ksg") == pytest.approx(plug_in, abs=0.005)

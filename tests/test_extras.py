@@ -1,0 +1,83 @@
+"""What lies behind extras: the package works without it, and what needs it says what to install."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ggmi_callbacks
+
+ROOT = Path(ggmi_callbacks.__file__).parent
+OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer"}
+
+
+BLOCK = """
+import sys
+import torchmetrics  # which itself imports scipy and matplotlib where they are installed
+for name in list(sys.modules):
+    if name.startswith(MISSING):
+        del sys.modules[name]
+for name in MISSING:
+    sys.modules[name] = None
+"""
+
+
+def without(*modules: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process in which some modules are missing."""
+    whole = f"MISSING = {modules!r}\n{BLOCK}\n{code}"
+    return subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("folder", ["functional", "metrics"])
+def test_functions_and_metrics_import_nothing_optional(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            used = {name.split(".")[0] for name in names} & OPTIONAL
+            assert used <= ({"matplotlib"} if path.name == "_base.py" else set()), path  # inside `plot`
+
+
+def test_intervals_copulas_and_verification_do_without_scipy_and_scikit_learn() -> None:
+    code = """
+import torch, ggmi_callbacks.verification
+from ggmi_callbacks import functional, metrics
+x, noise = torch.randn(2, 300)
+functional.mutual_information(x, x + noise, confidence=0.9)
+functional.noisy_mean_twin_information(5, 1.0, 0.1)
+functional.total_variation_lower_bound(x[:, None], noise[:, None], confidence=0.9)
+metrics.WeightInformation(confidence=0.9)(x, noise)
+"""
+    run = without("scipy", "sklearn", "threadpoolctl", "typer", code=code)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "message"),
+    [
+        ("typer", "import ggmi_callbacks.cli", "The command line needs typer: pip install 'ggmi-callbacks[cli]'"),
+        (
+            "sklearn",
+            "import ggmi_callbacks.verification.baseline",
+            "The timing of baselines needs sklearn: pip install 'ggmi-callbacks[verify]'",
+        ),
+        (
+            "matplotlib",
+            "import torch; from ggmi_callbacks.metrics import Gain; Gain().plot(torch.tensor(1.0))",
+            "`plot` needs matplotlib: pip install 'ggmi-callbacks[plot]'",
+        ),
+    ],
+)
+def test_what_needs_an_extra_names_it(missing: str, code: str, message: str) -> None:
+    assert f"ImportError: {message}" in without(missing, code=code).stderr
+
+
+def test_a_verification_without_its_extra_stops_before_it_computes(tmp_path: Path) -> None:
+    code = f"from ggmi_callbacks.cli import app; app(['verify', '--output', {str(tmp_path)!r}])"
+    run = without("matplotlib", code=code)
+    assert run.returncode == 2
+    assert run.stderr == "Error: The picture of a verification needs matplotlib: pip install 'ggmi-callbacks[plot]'.\n"
