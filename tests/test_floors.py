@@ -14,7 +14,7 @@ import pytest
 import ggmi_callbacks
 
 FLOORS = [
-    {"functional", "distributed"},
+    {"functional", "distributed", "_extras"},
     {"tasks", "metrics"},
     {"model", "data", "policies"},
     {"scorers"},
