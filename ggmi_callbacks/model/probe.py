@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ggmi_callbacks.model.soft_prompt import own_tokens
 from ggmi_callbacks.tasks import Inputs, Layout, Task
 
 Parameters = dict[str, Tensor]
@@ -106,7 +107,7 @@ class Probe:
         """``function(model)`` with ``weights`` overridden meanwhile; call it inside :meth:`quiet`."""
         overrides = {f"model.{name}": value for name, value in (weights or {}).items()}
         device, dtype = next(self.model.parameters()).device.type, self.autocast_dtype
-        with torch.autocast(device, dtype, enabled=dtype is not None):
+        with torch.autocast(device, dtype, enabled=dtype is not None), own_tokens(self.model):
             return functional_call(self._holder, overrides, (function,)) if overrides else function(self.model)
 
     def log_probs(self, inputs: Mapping[str, Any], weights: Parameters | None = None) -> Tensor:
