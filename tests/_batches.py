@@ -65,5 +65,5 @@ def batches(n: int, size: int = 2, seed: int = 0) -> list[dict[str, Any]]:
 def shadow_of(parameters: dict[str, Tensor]) -> Shadow:
     """A shadow with ``parameters``, of which nothing else is known."""
     nothing = torch.empty(0)
-    rest = {"epochs": 0, "learning_rate": 0.0, "heldout_nll": [], "seconds": 0.0, "heldout": [0]}
-    return Shadow(parameters, nothing, nothing, nothing, **rest)
+    unknown = {"epochs": 0, "learning_rate": 0.0, "rates": [], "improved": True, "seconds": 0.0, "heldout": [0]}
+    return Shadow(parameters, nothing, nothing, nothing, heldout_lengths=torch.empty(1, 0), **unknown)

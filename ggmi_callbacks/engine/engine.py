@@ -432,15 +432,15 @@ class GainEngine:
             return
         problem = (
             f"the shadow run on the anchors did not shorten the held-out ones ({shadow.heldout_nll[0]:.2f} nats "
-            f"before, at best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {self.learning_rate:.1e} to "
-            f"{shadow.learning_rate:.1e}): they hold nothing that the model does not know, or are too few"
+            f"before, at best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {min(shadow.rates):.1e} to "
+            f"{max(shadow.rates):.1e}) beyond chance: they hold nothing that the model does not know, or are too few"
         )
-        if self.policy.acts and isinstance(self.scorer, LikelihoodScorer):
+        if self.policy.acts and self.scorer.needs_shadow:
             raise ValueError(
                 f"{problem}, so {type(self.policy).__name__} has no gain to act on. Give more anchors, another "
                 "`shadow_learning_rate` or more `shadow_epochs`, or score with `GradientScorer`."
             )
-        warnings.warn(f"{problem}; gains against the shadow are zero.", stacklevel=2)
+        warnings.warn(f"{problem}; gains against the shadow are noise.", stacklevel=2)
 
     def _check_coverage(self) -> None:
         """Refuse to act on nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -35,16 +34,10 @@ class Score(NamedTuple):
         return cls(values[0], values[1], values[2:] if len(values) > 2 else None)
 
 
-def checked(dtype: torch.dtype | None) -> torch.dtype | None:
-    """Return ``dtype`` if scoring can be autocast to it."""
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Raise if scoring cannot be autocast to ``dtype``."""
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"`dtype` must be torch.bfloat16, torch.float16 or None, got {dtype!r}.")
-    return dtype
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Autocast to ``dtype`` inside; as it is outside if that is None."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 class Scorer(ABC):
@@ -63,6 +56,8 @@ class Scorer(ABC):
     """Names of the scores that gains are made of; empty if gain is one score."""
     static = False
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
+    needs_shadow = False
+    """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 
     def __init__(self, normalize: Normalize = None) -> None:
         if normalize not in (None, "token"):

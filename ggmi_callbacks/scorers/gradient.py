@@ -139,9 +139,8 @@ class GradientScorer(AnchorGradient):
 class LookaheadScorer(AnchorGradient):
     """gain(z) = lr [nll_W(z) - nll_{W + e g_A}(z)] / e, one more forward through any kernel.
 
-    The difference has to stand above rounding: in float32 the default step is a few per cent off, in bfloat16 weights
-    it is noise for small models (correlation with the exact gain .82 at width 32, .99 at width 256). Prefer
-    :class:`GradientScorer` there.
+    The difference has to stand above rounding, so both forwards run without autocast. A model whose weights themselves
+    are in bfloat16 leaves little but noise, the more so the smaller it is: use :class:`GradientScorer` there.
 
     Args:
         relative_step: length of e g_A relative to the length of the chosen parameters. Small enough for the first
@@ -163,7 +162,7 @@ class LookaheadScorer(AnchorGradient):
         chosen = {k: trainable[k].detach() for k in self._direction}
         step = self.relative_step * _norm(chosen) / _norm(self._direction).clamp_min(1e-30)  # e
         ahead = {k: p + (step * self._direction[k]).to(p.dtype) for k, p in chosen.items()}
-        with self._probe.quiet():
+        with self._probe.quiet(), self._probe.precision(None):
             return (self._probe.log_probs(inputs, ahead) - self._probe.log_probs(inputs)) / step
 
 
@@ -222,7 +221,7 @@ def second_moment_scales(
     scales: Parameters = {}
     for name, parameter in chosen.items():
         group, state = groups[id(parameter)], optimizer.state.get(parameter)
-        if not state:  # has had no gradient yet, an expert without tokens: its steps would be of no known size
+        if not state:  # without a gradient so far, as an expert without tokens: the size of its steps is unknown
             scales[name] = torch.zeros_like(parameter, dtype=torch.float32)
             continue
         correction = 1 - group["betas"][1] ** torch.as_tensor(state["step"], dtype=torch.float32)

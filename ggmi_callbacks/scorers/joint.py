@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.model import Probe, Shadow
+from ggmi_callbacks.model import Probe, Shadow, SharedBatch
 from ggmi_callbacks.scorers._base import Score, Scorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
@@ -30,7 +30,8 @@ _LEAST_SPREAD = 0.05  # in the score's own unit: where all anchors agree, smalle
 class JointScorer(Scorer):
     """The least of several scores, each in spreads (1.48 x median absolute deviation) of the held-out anchors.
 
-    Its unit, in the ledger and in logs too, is spreads and not nats.
+    Its unit, in the ledger and in logs too, is spreads and not nats. A sample that one of the scorers cannot score, for
+    example for want of a prompt, is not scored.
 
     Args:
         scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain, prompt
@@ -38,7 +39,8 @@ class JointScorer(Scorer):
         tolerance: how many spreads below the median anchor still count as a gain.
 
     Raises:
-        ValueError: if there are no scorers, or one that changes with the weights: its scale would be stale at once.
+        ValueError: if there are no scorers, or one that changes with the weights: its scale would be stale at once;
+            in :meth:`prepare`, if one of the scorers cannot be prepared or scores none of the held-out anchors.
 
     """
 
@@ -57,10 +59,11 @@ class JointScorer(Scorer):
         if live := [type(s).__name__ for s in scorers if not s.static]:
             raise ValueError(f"`scorers` must be static, and {', '.join(live)} change with the weights.")
         self.scorers, self.tolerance = tuple(scorers), tolerance
+        self.needs_shadow = any(s.needs_shadow for s in scorers)
         self._center = self._spread = torch.empty(0)
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
-        """Those that the scorers ask for who restrict them."""
+        """Names that one of the scorers asks for; None if no scorer restricts them."""
         asked = {tuple(names) for s in self.scorers if (names := s.shadow_parameters(probe)) is not None}
         if len(asked) > 1:
             raise ValueError("`scorers` ask for shadows of different layers: give them the same `layers`.")
@@ -79,7 +82,7 @@ class JointScorer(Scorer):
         self._spread = (1.4826 * deviation).clamp_min(_LEAST_SPREAD)
         if not self._center.isfinite().all():
             raise ValueError(
-                "`anchors` that the shadow held out cannot be scored: they are too short, or have no target."
+                "`anchors` that the shadow held out cannot be scored: they are too short, or lack targets or prompts."
             )
         if (count := found.shape[1]) < _ENOUGH:
             warnings.warn(
@@ -101,8 +104,8 @@ class JointScorer(Scorer):
 
     def _scores(self, inputs: Inputs, layout: Layout) -> Score:
         """Every scorer's gain and noise, [scorers, n] each; what several of them need is run once."""
-        with self._probe.remembering():
-            scores = [scorer.score(inputs, layout)[:2] for scorer in self.scorers]
+        batch = SharedBatch(inputs)
+        scores = [scorer.score(batch, layout)[:2] for scorer in self.scorers]
         return Score(*(torch.stack(values) for values in zip(*scores, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:

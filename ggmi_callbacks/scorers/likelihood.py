@@ -16,26 +16,50 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks.model import Parameters, Probe, Shadow, blocks, shared_trunk
-from ggmi_callbacks.scorers._base import Normalize, TokenScorer, autocast, checked
+from ggmi_callbacks.scorers._base import Normalize, TokenScorer, check_dtype
 from ggmi_callbacks.tasks import Inputs, Layout
+
+_ROUNDING = 0.01  # relative; bfloat16, the coarsest, is off by less in means, and a skipped input by far more
 
 
 class LikelihoodScorer(TokenScorer):
     """gain(z) = nll_W(z) - nll_W'(z), with a shadow W' that saw the anchors (:class:`Shadow`).
 
+    With ``reference="initial"`` a sample's gain never changes, so the engine finds it once for each sample id and
+    remembers it for the run. A data set that changes a sample whenever it is drawn (random augmentation, dropped
+    words) then has the gain of the first draw in all epochs: for such data use ``reference="current"``.
+
     Args:
-        reference: which W. ``"initial"``, the weights before training (the default): both terms are fixed, a
-            sample's gain does not drift as the model learns the synthetic data. ``"current"``, the live weights: what
-            the anchors could *still* teach; after some epochs it says more about W than about z.
+        reference: which W. ``"initial"``, the weights and buffers before training (the default): both terms are
+            fixed, a sample's gain does not drift as the model learns the synthetic data. ``"current"``, the live
+            ones: what the anchors could *still* teach; after some epochs it says more about W than about z.
         layers: the shadow trains only the last so many blocks (and not the embeddings); the blocks below them run
             once for both terms. ``None`` for all. Needs ``reference="initial"``.
         stride: score every so many-th position of a row only, scaled up: the head, in a model with a large vocabulary
             a good part of a forward, runs on those alone. For rows padded on the right; packed batches are refused,
             and a sample of fewer targets than two scored ones is not scored.
-        dtype: autocast the scoring forwards to it, for example ``torch.bfloat16`` beside training in float32.
+        dtype: autocast both forwards to it, for example ``torch.bfloat16`` beside training in float32; None for
+            :attr:`Probe.autocast_dtype`, the precision of the run.
         normalize: see :class:`Scorer`.
 
+    Raises:
+        ValueError: if an argument is out of its range, or ``layers`` is given with ``reference="current"``.
+
+    Example:
+        >>> import torch
+        >>> from ggmi_callbacks.model import Probe, train_shadow
+        >>> from ggmi_callbacks.tasks import SampleLoss
+        >>> _ = torch.manual_seed(0)
+        >>> probe = Probe(torch.nn.Linear(1, 1), SampleLoss(lambda model, batch: (model(batch["x"]) - 3)[:, 0] ** 2))
+        >>> anchors = [{"x": torch.randn(4, 1)} for _ in range(4)]
+        >>> scorer = LikelihoodScorer()
+        >>> scorer.prepare(probe, anchors, train_shadow(probe, anchors, learning_rate=0.1, progress=False))
+        >>> bool((scorer(anchors[0], probe.task.layout(anchors[0])) > 0).all())
+        True
+
     """
+
+    needs_shadow = True
 
     def __init__(
         self,
@@ -53,12 +77,12 @@ class LikelihoodScorer(TokenScorer):
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if layers is not None and reference == "current":
             raise ValueError("`layers` shares the blocks below them between two fixed models: use reference='initial'.")
-        self.reference, self.layers, self.stride, self.dtype = reference, layers, stride, checked(dtype)
+        check_dtype(dtype)
+        self.reference, self.layers, self.stride, self.dtype = reference, layers, stride, dtype
         self.static = reference == "initial"
-        self._initial: Parameters | None = None
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
-        """Those of the last ``layers`` blocks."""
+        """Names of the trainable parameters in the last ``layers`` blocks."""
         if self.layers is None:
             return None
         tail = {id(p) for block in self._split(probe)[1] for p in block.parameters()}
@@ -68,50 +92,56 @@ class LikelihoodScorer(TokenScorer):
         return names
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
-        """Keep the shadow and, if they are the reference, the initial weights.
+        """Keep the shadow and, if they are the reference, the initial weights and buffers.
 
         Raises:
             ValueError: if ``layers`` cannot be: the model is no chain of blocks, or the shadow has trained others.
 
         """
-        self._probe, self._shadow = probe, shadow.parameters
-        self._initial = probe.snapshot() if self.reference == "initial" else None
+        self._probe, self._shadow = probe, shadow.weights(probe)
+        live = probe.trainable if self.static else {}
+        self._start = {name: live[name].detach().clone() for name in shadow.parameters if name in live}
         if self.layers is not None:
-            if others := set(self._shadow) - set(self.shadow_parameters(probe) or ()):
+            if others := set(shadow.parameters) - set(self.shadow_parameters(probe) or ()):
                 raise ValueError(
                     f"`layers={self.layers}`: the shadow has trained more than those, {sorted(others)[:3]}."
                 )
             self._check_chain(anchors[0])
 
+    @property
+    def _reference(self) -> Parameters | None:
+        """All of W; None for the live weights."""
+        return {**self._shadow, **self._start} if self.static else None
+
     @torch.no_grad()
     def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
         """See :meth:`TokenScorer.token_gain`."""
+        probe = self._probe
         if self.stride > 1:
-            inputs, layout = self._probe.task.thin(inputs, layout, self.stride)
-        with self._probe.quiet(), autocast(layout.target.device, self.dtype):
+            inputs, layout = probe.task.thin(inputs, layout, self.stride)
+        with probe.quiet(), probe.precision(self.dtype or probe.autocast_dtype):
             without, given = self._both(inputs) if self.layers is None else self._both_on_one_trunk(inputs)
         return given - without, layout
 
     def _both(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Log-probabilities under W and under W'."""
-        complete = self._initial is None or len(self._shadow) == len(self._initial)
-        shadow = self._shadow if complete else {**(self._initial or {}), **self._shadow}
-        return self._probe.log_probs(inputs, self._initial), self._probe.log_probs(inputs, shadow)
+        return self._probe.log_probs(inputs, self._reference), self._probe.log_probs(inputs, self._shadow)
 
     def _both_on_one_trunk(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The same where they differ in the last blocks only."""
         trunk, tail = self._split(self._probe)
-        with self._probe.remembering(False), shared_trunk(trunk, tail[0]) as replay:
-            without = self._probe.log_probs(inputs, self._initial)
+        inputs = dict(inputs)  # what another scorer has found did not pass through the trunk
+        with shared_trunk(trunk, tail[0]) as replay:
+            without = self._probe.log_probs(inputs, self._reference)
             replay()
-            return without, self._probe.log_probs(inputs, {**(self._initial or {}), **self._shadow})
+            return without, self._probe.log_probs(inputs, self._shadow)
 
     @torch.no_grad()
     def _check_chain(self, batch: Inputs) -> None:
         """Models whose later blocks get more than the output of those before them do not survive the short cut."""
         with self._probe.quiet():
             wanted, found = (torch.stack(both(batch)) for both in (self._both, self._both_on_one_trunk))
-            if (wanted - found).abs().mean() > 0.01 * wanted.abs().mean():  # beyond the rounding of any dtype
+            if (wanted - found).abs().mean() > _ROUNDING * wanted.abs().mean():
                 raise ValueError(
                     f"`layers={self.layers}`: the blocks of {type(self._probe.model).__name__} are not a plain chain, "
                     "so they cannot be run once for two models. Leave `layers` out."
@@ -126,9 +156,9 @@ class LikelihoodScorer(TokenScorer):
         return found[: -self.layers], found[-self.layers :]
 
     def state_dict(self) -> dict[str, Any]:
-        """The initial weights."""
-        return {"initial": self._initial}
+        """The initial weights of what the shadow has trained; the shadow keeps the others."""
+        return {"start": self._start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the initial weights."""
-        self._initial = state["initial"]
+        self._start = state["start"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ggmi_callbacks.model import Probe
+from ggmi_callbacks.model import Probe, SharedBatch
 from ggmi_callbacks.tasks import CausalLM
 from tests._batches import VOCABULARY, padded, samples
 
@@ -40,7 +40,7 @@ class Normed(nn.Module):
 
 def perturbed(probe: Probe) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(1)
-    return {k: p + 0.05 * torch.randn(p.shape, generator=draw) for k, p in probe.snapshot().items()}
+    return {k: p.detach() + 0.05 * torch.randn(p.shape, generator=draw) for k, p in probe.trainable.items()}
 
 
 def flags(model: nn.Module) -> list[bool]:
@@ -157,3 +157,76 @@ def test_reading_under_autocast_does_not_cut_the_gradient_of_the_training_forwar
         probe.nll(BATCH, LAYOUT)
         model(**BATCH).loss.backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_buffers_are_those_that_a_checkpoint_keeps(make_model) -> None:
+    assert list(Probe(Normed(), CausalLM()).buffers) == [
+        "norm.running_mean",
+        "norm.running_var",
+        "norm.num_batches_tracked",
+    ]
+    assert not Probe(make_model(vocab_size=VOCABULARY), CausalLM()).buffers  # rotary frequencies are made anew
+
+
+def test_a_snapshot_holds_buffers_with_the_parameters_and_gives_the_code_lengths_back() -> None:
+    model = Normed().train()
+    probe = Probe(model, CausalLM())
+    before, snapshot = probe.nll(BATCH, LAYOUT), probe.snapshot()
+    model(**{k: BATCH[k] for k in ("input_ids", "attention_mask")})  # a training forward moves the running statistics
+    assert not torch.equal(probe.nll(BATCH, LAYOUT), before)
+    assert torch.equal(probe.nll(BATCH, LAYOUT, snapshot), before)
+    assert snapshot["norm.running_mean"].eq(0).all()
+    assert model.norm.num_batches_tracked == 1
+    assert "norm.running_var" not in probe.snapshot(without=["norm.running_var"])
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("outside", [torch.bfloat16, torch.float16])
+def test_code_lengths_do_not_depend_on_the_autocast_of_the_caller(make_model, dtype, outside) -> None:
+    probe = Probe(make_model(vocab_size=VOCABULARY), CausalLM())
+    probe.autocast_dtype = dtype
+    alone = probe.nll(BATCH, LAYOUT)
+    with torch.autocast("cpu", outside):
+        inside = probe.nll(BATCH, LAYOUT)
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == outside
+    assert torch.equal(inside, alone)
+    with probe.precision(torch.bfloat16 if dtype is None else None):
+        assert not torch.equal(probe.nll(BATCH, LAYOUT), alone)  # the setting is in effect
+    assert torch.equal(probe.nll(BATCH, LAYOUT), alone)
+
+
+def test_a_shared_batch_is_run_once_for_each_set_of_weights_and_precision(make_model) -> None:
+    model = make_model(vocab_size=VOCABULARY)
+    probe = Probe(model, CausalLM())
+    weights = perturbed(probe)
+    runs: list[int] = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    batch = SharedBatch(BATCH)
+    lengths = [probe.nll(batch, LAYOUT, w) for w in (None, weights, dict(weights), None)]
+    assert len(runs) == 2  # the live weights, and two dictionaries of the same tensors
+    assert torch.equal(lengths[1], lengths[2])
+    assert torch.equal(lengths[1], probe.nll(BATCH, LAYOUT, weights))
+    assert len(runs) == 3
+    probe.nll(batch, LAYOUT, {k: p.clone() for k, p in weights.items()})  # other tensors, whatever is in them
+    with probe.precision(torch.bfloat16):
+        probe.nll(batch, LAYOUT)
+    probe.nll(dict(batch), LAYOUT)
+    assert len(runs) == 6
+    with probe.quiet(), torch.enable_grad():
+        assert probe.log_probs(batch).requires_grad
+    assert len(runs) == 7
+
+
+def test_noise_of_neftune_is_off_while_the_probe_reads(make_model) -> None:
+    from transformers.integrations.neftune import neftune_post_forward_hook
+
+    model = make_model(vocab_size=VOCABULARY).train()
+    probe = Probe(model, CausalLM())
+    expected = probe.nll(BATCH, LAYOUT)
+    embeddings = model.get_input_embeddings()
+    embeddings.neftune_noise_alpha = 5.0
+    embeddings.register_forward_hook(neftune_post_forward_hook)
+    assert torch.equal(probe.nll(BATCH, LAYOUT), expected)
+    noisy = -LAYOUT.total(probe.task.log_probs(model, BATCH)).detach()
+    assert not torch.allclose(noisy, expected, rtol=1e-4)  # it is on outside

@@ -8,42 +8,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from ggmi_callbacks import CausalLM
-from ggmi_callbacks.model import Probe, Shadow, train_shadow
-from tests._batches import VOCABULARY, batches, padded
-
-ANCHORS = batches(8, seed=4)
-TASK = CausalLM()
-
-
-@pytest.fixture
-def build(make_model):
-    def make(**changes) -> Probe:
-        return Probe(make_model(**{"vocab_size": VOCABULARY, "attention_dropout": 0.4, **changes}).train(), TASK)
-
-    return make
-
-
-def run(probe: Probe, anchors=ANCHORS, **settings) -> Shadow:
-    return train_shadow(probe, anchors, **{"learning_rate": 3e-3, "progress": False, **settings})
-
-
-def mean_nll(probe: Probe, parameters: dict[str, Tensor], anchors) -> float:
-    return float(torch.cat([probe.nll(batch, TASK.layout(batch), parameters) for batch in anchors]).mean())
-
-
-def split(seed: int, n: int = len(ANCHORS)) -> tuple[list[int], list[int]]:
-    """The batches held out and those trained on, in order."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
-    return order[: n // 4], order[n // 4 :]
+from ggmi_callbacks.model import Probe, Shadow
+from tests._batches import VOCABULARY, batches
+from tests.model._shadows import NOISE, TASK, learnable, noisy_runs, run
 
 
 def test_the_model_is_untouched_bit_for_bit(build) -> None:
     probe = build()
     model = probe.model
-    TASK.log_probs(model, ANCHORS[0]).sum().backward()
+    TASK.log_probs(model, NOISE[0]).sum().backward()
     state = copy.deepcopy(model.state_dict())
     grads = {name: p.grad.clone() for name, p in model.named_parameters()}
     streams = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -63,58 +37,45 @@ def test_the_model_is_untouched_bit_for_bit(build) -> None:
     assert mode == [module.training for module in model.modules()]
 
 
-def test_first_code_lengths_are_prequential_and_final_ones_are_under_the_best_parameters(build) -> None:
-    probe, seed, lr = build(attention_dropout=0.0), 5, 3e-3
-    shadow = run(probe, epochs=1, seed=seed)
-
-    held, fit = split(seed)
-    model = copy.deepcopy(probe.model)  # a second module, a plain loop
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-    first, tokens = [], []
-    for batch in (ANCHORS[i] for i in fit):
-        layout = TASK.layout(batch)
-        nll = -layout.total(TASK.log_probs(model, batch))
-        first.append(nll.detach())
-        tokens.append(layout.tokens)
-        optimiser.zero_grad()
-        (nll.sum() / layout.tokens.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-    other = Probe(model, TASK)
-    assert torch.allclose(shadow.first_nll, torch.cat(first), rtol=1e-5)
-    assert torch.equal(shadow.tokens, torch.cat(tokens))
-    assert shadow.heldout_nll[0] == pytest.approx(mean_nll(probe, {}, [ANCHORS[i] for i in held]), rel=1e-6)
-    assert shadow.heldout_nll[1] == pytest.approx(mean_nll(other, {}, [ANCHORS[i] for i in held]), rel=1e-5)
-    # Random tokens teach nothing about held-out ones, so say which parameters are the best before comparing.
-    best = other if shadow.heldout_nll[1] < shadow.heldout_nll[0] else probe
-    final = torch.cat([best.nll(ANCHORS[i], TASK.layout(ANCHORS[i])) for i in fit])
-    assert torch.allclose(shadow.final_nll, final, rtol=1e-5)
-
-
-def learnable(n: int) -> list[dict[str, Tensor]]:
-    """Anchors that have something in common: runs of one token after another."""
-    rows = [(torch.arange(8) + 3 + i % 4, torch.arange(8) + 3 + i % 4) for i in range(2 * n)]
-    return [padded(rows[i : i + 2]) for i in range(0, 2 * n, 2)]
-
-
-@pytest.mark.parametrize(("anchors", "learning_rate"), [("learnable", 3e-3), ("noise", 3e-2)])
-def test_the_epoch_is_kept_after_which_held_out_anchors_are_shortest(build, anchors: str, learning_rate: float) -> None:
-    probe, data = build(), learnable(8) if anchors == "learnable" else ANCHORS
-    shadow = run(probe, data, learning_rate=learning_rate, epochs=4)
-    held, _ = split(0)
-    assert mean_nll(probe, shadow.parameters, [data[i] for i in held]) == pytest.approx(
-        min(shadow.heldout_nll), rel=1e-6
-    )
-    assert len(shadow.heldout_nll) == shadow.epochs + 1
-    # Where they never get shorter, smaller steps are tried.
-    assert (shadow.learning_rate == learning_rate) is (anchors == "learnable")
-    assert shadow.improved is (min(shadow.heldout_nll) < shadow.heldout_nll[0])
-
-
 def test_a_shadow_that_learns_nothing_says_so(build) -> None:
-    shadow = run(build(), learning_rate=0.0)
+    shadow = run(build(), learning_rate=1e-30)  # steps that float32 cannot hold
     assert not shadow.improved
     assert torch.equal(shadow.final_nll, shadow.first_nll)
+
+
+def factors(shadow: Shadow) -> list[float]:
+    return [rate / shadow.rates[0] for rate in shadow.rates]
+
+
+def test_rates_are_tried_upwards_while_they_teach_little_and_downwards_where_the_first_was_too_high(build) -> None:
+    assert factors(run(build(), learnable(8))) == [1]
+    assert factors(run(build(), learning_rate=1e-30)) == [1, 4, 16, 64]  # nothing got longer: lower ones are no use
+    found = run(build(), learning_rate=0.1)
+    assert factors(found) == [1, 1 / 4, 1 / 16, 1 / 64, 1 / 256]  # random tokens, which got longer at once
+    assert found.learning_rate in found.rates
+
+
+def test_a_rate_that_is_too_high_is_lowered(build) -> None:
+    shadow = run(build(), learnable(8), learning_rate=1.0)
+    assert shadow.improved
+    assert shadow.learning_rate < 1.0
+    assert shadow.learning_rate == shadow.rates[-1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_adapters_at_the_default_rate_of_full_weights_learn_more_than_rounding(make_model, seed: int) -> None:
+    import peft
+
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    probe = Probe(peft.get_peft_model(make_model(seed, vocab_size=VOCABULARY), config), TASK)
+    shadow = run(probe, noisy_runs(16), learning_rate=2e-5)
+    assert shadow.improved
+    assert shadow.heldout_nll[0] - min(shadow.heldout_nll) > 0.1  # at 2e-5 they would be shorter by .005 nats at most
+
+
+def test_a_rate_at_which_training_diverges_is_lowered_and_at_last_refused(build) -> None:
+    with pytest.raises(ValueError, match=r"`learning_rate`: the shadow diverged at every rate from 1\.0e\+20 down to"):
+        run(build(), learning_rate=1e20)
 
 
 def test_what_the_anchors_have_in_common_is_learned(build) -> None:
@@ -149,14 +110,13 @@ def test_tied_weights_stay_tied(build) -> None:
     assert "lm_head.weight" not in shadow.parameters
 
 
-def test_steps_are_taken_in_float32_whatever_the_model_holds(build) -> None:
-    # Around one, bfloat16 has steps of 0.004 below and 0.008 above: 24 updates of 5e-4 are lost one by one, and show
-    # together. Norms start at one.
-    probe = build()
-    probe.model.to(torch.bfloat16)
-    shadow = run(probe, learnable(8), learning_rate=5e-4, epochs=4)
-    assert {p.dtype for p in shadow.parameters.values()} == {torch.bfloat16}
-    assert (shadow.parameters["model.norm.weight"] != 1).any()
+@pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
+def test_gradient_checkpointing_of_the_run_changes_nothing(build) -> None:
+    plain, probe = build(), build()
+    probe.model.gradient_checkpointing_enable()
+    expected, found = run(plain, learnable(4)), run(probe, learnable(4))
+    assert torch.equal(found.heldout_lengths, expected.heldout_lengths)
+    assert probe.model.is_gradient_checkpointing
 
 
 def test_a_shadow_survives_a_checkpoint(build) -> None:
@@ -173,23 +133,46 @@ def test_its_cost_is_known(build) -> None:
 def test_too_few_anchors_are_refused(build) -> None:
     for n in (0, 1):
         with pytest.raises(ValueError, match=f"`anchors` must make at least two batches.*got {n}"):
-            run(build(), ANCHORS[:n])
+            run(build(), NOISE[:n])
 
 
-@pytest.mark.parametrize("where", ["weights", "steps"])
-def test_anchors_without_a_finite_code_length_are_refused(build, where: str) -> None:
+def test_anchors_without_a_finite_code_length_are_named(build) -> None:
     probe = build()
-    if where == "weights":
-        with torch.no_grad():
-            probe.model.lm_head.weight[3] = float("nan")
-    with pytest.raises(ValueError, match=r"`anchors` have a code length of (nan|inf) nats"):
-        run(probe, learning_rate=3e-3 if where == "weights" else 1e20)
+    with torch.no_grad():
+        probe.model.model.embed_tokens.weight[2] = float("nan")
+    anchors = [{**batch, "input_ids": batch["input_ids"].clone()} for batch in NOISE]
+    anchors[1]["input_ids"][1, 0] = anchors[6]["input_ids"][0, 0] = 2  # samples 3 and 12
+    with pytest.raises(ValueError, match=r"2 of 16 `anchors` have a code length of nan nats.*number 3, 12 \(from 0"):
+        run(probe, anchors)
+
+
+def test_a_frozen_model_is_refused(build) -> None:
+    probe = build()
+    probe.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="has nothing to train: `requires_grad` is False everywhere"):
+        run(probe)
+
+
+def test_its_weights_are_complete_and_keep_the_buffers_it_started_from(build) -> None:
+    probe = build()
+    probe.model.register_buffer("count", torch.zeros(()))
+    shadow = run(probe, learnable(4), names=["lm_head.weight"], epochs=1)
+    weights = shadow.weights(probe)
+    assert weights.keys() == probe.snapshot().keys()
+    assert weights["lm_head.weight"] is shadow.parameters["lm_head.weight"]
+    with torch.no_grad():
+        probe.model.count += 1
+        probe.model.model.norm.weight += 1
+    again = Shadow(**shadow.state_dict()).weights(probe)
+    assert all(again[name] is weights[name] for name in weights)
+    assert again["count"] == 0
 
 
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
         ({"epochs": 0}, "epochs"),
+        ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
     ],

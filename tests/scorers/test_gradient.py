@@ -88,6 +88,15 @@ def test_low_precision_keeps_the_order_of_samples(build, dtype: torch.dtype) -> 
     assert correlation(found, exact) >= 0.999
 
 
+@pytest.mark.parametrize("make", [GradientScorer, LookaheadScorer])
+def test_autocast_of_the_run_keeps_the_order_of_samples(build, make: type[AnchorGradient]) -> None:
+    exact_probe, probe = build(), build(dtype=torch.float32)
+    exact = exact_gains(exact_probe, linear_weights(exact_probe.model))
+    probe.autocast_dtype = torch.bfloat16
+    found = prepared(make(learning_rate=LR), probe)(BATCH, LAYOUT)
+    assert correlation(found, exact) >= 0.999
+
+
 @pytest.mark.parametrize("form", ["left", "packed", "alone"])
 def test_a_sample_has_one_gain_in_whatever_batch_it_comes(build, form: str) -> None:
     scorer = prepared(GradientScorer(LR), build())

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ggmi_callbacks import CausalLM, DistinctScorer, GradientScorer, JointScorer, LikelihoodScorer, Scorer
+from ggmi_callbacks import (
+    CausalLM,
+    DistinctScorer,
+    Filter,
+    GainEngine,
+    GradientScorer,
+    JointScorer,
+    LikelihoodScorer,
+    Scorer,
+)
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.scorers import PromptInformationScorer, Score
 from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
@@ -209,3 +218,29 @@ def test_scores_that_change_are_refused_by_name() -> None:
         JointScorer([GradientScorer(), LikelihoodScorer("current")])
     with pytest.raises(ValueError, match="`scorers` must name at least one"):
         JointScorer([])
+
+
+def test_it_needs_the_shadow_if_one_of_its_scorers_does() -> None:
+    told = Told(torch.zeros(VOCABULARY))
+    assert JointScorer().needs_shadow
+    assert JointScorer([DistinctScorer(), LikelihoodScorer()]).needs_shadow
+    assert not JointScorer([DistinctScorer(), PromptInformationScorer(), told]).needs_shadow
+    assert not GradientScorer().needs_shadow
+
+
+def test_a_filter_on_joint_scores_is_refused_where_the_shadow_has_learnt_nothing(probe: Probe) -> None:
+    noise = batches(16, seed=4)
+    settings = {"learning_rate": 1e-30, "progress": False}
+    with pytest.raises(ValueError, match=r"did not shorten the held-out ones .* so Filter has no gain to act on"):
+        GainEngine(probe.model, noise, policy=Filter(), scorer=JointScorer(), **settings).prepare()
+    with pytest.warns(UserWarning, match="gains against the shadow are noise"):
+        GainEngine(probe.model, noise, policy=Filter(), scorer=JointScorer([DistinctScorer()]), **settings).prepare()
+
+
+def test_a_sample_that_one_scorer_cannot_judge_is_unknown(probe: Probe) -> None:
+    joint = JointScorer()
+    joint.prepare(probe, ANCHORS, shadow_with(probe, [0, 1, 2, 3]))
+    mixed = padded([*SAMPLES[:5], (SAMPLES[5][0], SAMPLES[5][0])])  # every token of the last one has a label
+    score = joint.score(mixed, TASK.layout(mixed))
+    assert score.gain.isnan().tolist() == [False] * 5 + [True]
+    assert score.noise.isnan().tolist() == [False] * 5 + [True]

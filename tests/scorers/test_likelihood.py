@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ggmi_callbacks import CausalLM, LikelihoodScorer, SampleLoss
@@ -257,3 +257,54 @@ def test_arguments_that_mean_nothing_are_refused_by_name() -> None:
         LikelihoodScorer("last")
     with pytest.raises(ValueError, match="`normalize` must be None or 'token', got 'sample'"):
         LikelihoodScorer(normalize="sample")
+
+
+class Normed(nn.Module):
+    """Numbers through batch norm: a model with buffers that a training forward moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.head = nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize("reference", ["initial", "current"])
+def test_gains_of_a_model_with_buffers_do_not_drift_with_its_running_statistics(reference: str) -> None:
+    task = SampleLoss(lambda model, batch: nn.functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none"))
+    model = Normed().train()
+    probe = Probe(model, task)
+    anchors = [{"x": torch.randn(8, 4), "y": torch.randint(2, (8,))} for _ in range(4)]
+    shadow = train_shadow(probe, anchors, learning_rate=1e-2, progress=False)
+    scorer = LikelihoodScorer(reference)
+    scorer.prepare(probe, anchors, shadow)
+    layout = task.layout(anchors[0])
+    before, lengths = scorer(anchors[0], layout), probe.nll(anchors[0], layout)
+    for _ in range(5):
+        model(3 + 2 * torch.randn(8, 4))  # training forwards, on data of another scale
+    after = probe.nll(anchors[0], layout)
+    assert not torch.allclose(after, lengths)
+    if reference == "initial":
+        assert torch.equal(scorer(anchors[0], layout), before)
+    else:  # W moves with its buffers, and W' stays
+        assert torch.allclose(scorer(anchors[0], layout), before + after - lengths, atol=1e-5)
+    assert model.norm.num_batches_tracked == 5
+
+
+@pytest.mark.parametrize(("own", "run"), [(None, torch.bfloat16), (torch.bfloat16, None)])
+def test_its_precision_is_that_of_the_run_unless_it_has_its_own(probe: Probe, own, run) -> None:
+    exact, scorer = LikelihoodScorer(), LikelihoodScorer(dtype=own)
+    shadow = shadow_of(moved(probe, 0.05))
+    for each in (exact, scorer):
+        each.prepare(probe, ANCHORS, shadow)
+    plain = exact(BATCH, LAYOUT)
+    probe.autocast_dtype = run
+    found = scorer(BATCH, LAYOUT)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(scorer(BATCH, LAYOUT), found)
+    assert probe.autocast_dtype is run
+    assert 0 < (found - plain).abs().max() < 0.1
+    probe.autocast_dtype = torch.bfloat16
+    assert torch.equal(exact(BATCH, LAYOUT), found)

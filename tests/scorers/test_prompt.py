@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ggmi_callbacks import CausalLM, PromptInformationScorer
+from ggmi_callbacks import CausalLM, PromptInformationScorer, SampleLoss
 from ggmi_callbacks.model import Probe
 from tests._batches import VOCABULARY, packed, padded, samples, shadow_of
 
@@ -21,7 +21,7 @@ def probe(make_model) -> Probe:
 
 def information(probe: Probe, batch: dict, n: int | None = None) -> torch.Tensor:
     scorer = PromptInformationScorer("current")
-    scorer.prepare(probe, [], shadow_of({}))
+    scorer.prepare(probe, [padded(SAMPLES)], shadow_of({}))
     return scorer(batch, TASK.layout(batch, n))
 
 
@@ -62,9 +62,40 @@ def test_packed_padded_left_and_alone_it_is_the_same(probe: Probe, boundaries: b
     assert torch.allclose(alone, expected, atol=1e-6)
 
 
-def test_a_sample_without_a_prompt_has_none(probe: Probe) -> None:
-    bare = padded(samples(4, seed=3, prompt=0))
-    assert torch.equal(information(probe, bare), torch.zeros(4, dtype=torch.float64))
+def without_prompt(sample: tuple[torch.Tensor, torch.Tensor], keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sample from the last ``keep`` tokens of its prompt on; with none of them, its first token has a label."""
+    return sample[0][3 - keep :], sample[1][3 - keep :]
+
+
+@pytest.mark.parametrize("form", ["right", "left", "packed", "no mask"])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_sample_without_a_prompt_is_unknown_and_leaves_the_others_alone(probe: Probe, form: str, keep: int) -> None:
+    mixed = [*SAMPLES[:2], without_prompt(SAMPLES[2], keep), *SAMPLES[3:]]
+    forms = {"right": padded(mixed), "left": padded(mixed, left=True), "packed": packed(mixed)}
+    forms["no mask"] = {k: v for k, v in forms["right"].items() if k != "attention_mask"}
+    scorer = PromptInformationScorer("current")
+    scorer.prepare(probe, [padded(SAMPLES)], shadow_of({}))
+    found = scorer.score(forms[form], TASK.layout(forms[form], 6))
+    expected = information(probe, padded(SAMPLES))
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(found.gain.isnan(), torch.arange(6) == 2)
+    assert torch.equal(found.noise.isnan(), torch.arange(6) == 2)
+    assert torch.allclose(found.gain[others], expected[others], atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("reference", ["shadow", "current"])
+def test_anchors_without_prompts_are_refused_at_the_start(probe: Probe, keep: int, reference: str) -> None:
+    bare = padded([without_prompt(sample, keep) for sample in SAMPLES])
+    with pytest.raises(ValueError, match="`PromptInformationScorer`: none of the 12 `anchors` has a prompt"):
+        PromptInformationScorer(reference).prepare(probe, [bare, bare], shadow_of(probe.snapshot()))
+    PromptInformationScorer(reference).prepare(probe, [bare, padded(SAMPLES)], shadow_of(probe.snapshot()))
+
+
+def test_tasks_without_prompts_are_refused_at_the_start(probe: Probe) -> None:
+    losses = Probe(probe.model, SampleLoss(lambda model, batch: -TASK.log_probs(model, batch).sum(1)))
+    with pytest.raises(ValueError, match="SampleLoss has no prompts to leave out"):
+        PromptInformationScorer().prepare(losses, [padded(SAMPLES)], shadow_of(probe.snapshot()))
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -78,7 +109,7 @@ def test_a_sample_without_targets_has_none_and_leaves_the_others_alone(probe: Pr
 
 def test_the_shadow_is_the_default_and_never_changes(probe: Probe) -> None:
     batch, scorer = padded(SAMPLES), PromptInformationScorer()
-    scorer.prepare(probe, [], shadow_of(probe.snapshot()))
+    scorer.prepare(probe, [batch], shadow_of(probe.snapshot()))
     before = scorer(batch, TASK.layout(batch))
     with torch.no_grad():
         for p in probe.trainable.values():
