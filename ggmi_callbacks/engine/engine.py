@@ -11,6 +11,7 @@ A training step in three calls, for whoever translates a trainer's events:
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ggmi_callbacks.data import check_anchors, to_device
-from ggmi_callbacks.distributed import broadcast, gather_padded
+from ggmi_callbacks.distributed import broadcast, gather_padded, is_distributed, sum_over_ranks
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.ledger import Ledger
@@ -33,6 +34,7 @@ from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
 _LOOK_EVERY = 100  # steps between looks back in a run without a budget; a look takes the time of about two steps
+_FORMAT = "ggmi-1"
 _ALWAYS_SCORED = 64  # the first samples of a run, whatever the budget, so that short runs have numbers too
 
 
@@ -117,6 +119,7 @@ class GainEngine:
         self._looked_at: int | None = None
         self._current: _Step | None = None
         self._refreshed_at = -1
+        self._loss = torch.zeros(2, dtype=torch.float64)  # nll and number of trained tokens since the last log
 
     @property
     def device(self) -> torch.device:
@@ -246,6 +249,10 @@ class GainEngine:
         visit = Visit(step.inputs, step.layout, nll)
         self.recorder.trained(visit, self.first_epoch)
 
+    def record_loss(self, total: Tensor, tokens: Tensor) -> None:
+        """Add a micro-batch's nll over its trained tokens, and their number, to ``ggmi/loss_per_trained_token``."""
+        self._loss = self._loss.to(total.device) + torch.stack([total.detach().double(), tokens.double()])
+
     def end_step(self) -> None:
         """Close an optimiser step."""
         self.step += 1
@@ -269,6 +276,10 @@ class GainEngine:
                 self.recorder.look_back()
         with self.budget.spend("window"):
             numbers = self.recorder.window()
+        total, tokens = sum_over_ranks(self._loss).tolist()
+        self._loss.zero_()
+        if tokens:
+            numbers["ggmi/loss_per_trained_token"] = total / tokens
         return {**numbers, "ggmi/overhead": self.budget.share}
 
     def finish(self) -> dict[str, float]:
@@ -300,6 +311,9 @@ class GainEngine:
         """Everything that a bit-equal resumption needs; every rank must call it."""
         self._flush()
         return {
+            "format": _FORMAT,
+            "world_size": _world_size(),
+            "anchors": self._anchors_hash(),
             "step": self.step,
             "looked_at": self._looked_at,
             "seen": (self._seen, self._scored),
@@ -311,8 +325,25 @@ class GainEngine:
             "cache": None if self._cache is None else (self._cache.values.clone(), self._cache.known.clone()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
+    def load_state_dict(self, state: dict[str, Any], step: int | None = None) -> None:
+        """Take back :meth:`state_dict`; call it before :meth:`prepare`.
+
+        Args:
+            state: see :meth:`state_dict`.
+            step: at which the run goes on, if the caller knows it.
+
+        Raises:
+            ValueError: if the state is of another format, step, number of ranks or anchors.
+
+        """
+        if state.get("format") != _FORMAT:
+            raise ValueError(f"`state` is of format {state.get('format')!r}, not {_FORMAT!r}.")
+        if state["world_size"] != _world_size():
+            raise ValueError(f"`state` is that of {state['world_size']} ranks, this run has {_world_size()}.")
+        if state["anchors"] != self._anchors_hash():
+            raise ValueError("`state` was written with other anchors: resume with the same, or start anew.")
+        if step is not None and state["step"] != step:
+            raise ValueError(f"`state` is that of step {state['step']}, the run goes on at step {step}.")
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
         self._looked_at = state["looked_at"]
@@ -324,6 +355,14 @@ class GainEngine:
         self.recorder.load_state_dict(state["recorder"])
         if self._cache is not None and state["cache"] is not None:
             self._cache.values, self._cache.known = (values.clone() for values in state["cache"])
+
+    def _anchors_hash(self) -> str:
+        digest = hashlib.sha256()
+        for batch in self.anchors:
+            for key in ("input_ids", "labels"):
+                if isinstance(batch.get(key), Tensor):
+                    digest.update(batch[key].cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def _check_shadow(self, shadow: Shadow) -> None:
         if shadow.improved:
@@ -375,3 +414,7 @@ class GainEngine:
         if self._codes is None:
             return torch.full_like(ids.flatten(), len(self.ledger.sources))
         return self._codes[ids.flatten()]
+
+
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if is_distributed() else 1
