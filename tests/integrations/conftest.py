@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-
-def tokenised(dataset, tokenizer):
-    def encode(row):
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        answer = [*tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id]
-        return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
-
-    return dataset.map(encode, remove_columns=["prompt", "completion"])
+from ._jobs import callback_class, tokenised
 
 
 @pytest.fixture
@@ -40,8 +32,6 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
         if kind == "sft":
             from trl import SFTConfig, SFTTrainer
 
-            from ggmi_callbacks.integrations.trl import GGMICallback
-
             trainer = SFTTrainer(
                 model,
                 args=SFTConfig(**{"bf16": False, "gradient_checkpointing": False, **settings}),
@@ -53,8 +43,6 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
         else:
             from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-            from ggmi_callbacks.integrations.transformers import GGMICallback
-
             trainer = Trainer(
                 model,
                 TrainingArguments(**settings),
@@ -65,16 +53,8 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
             human = tokenised(anchors, tokenizer)
         if policy is None:
             return trainer, None
-        added = GGMICallback(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
+        added = callback_class(kind)(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
         trainer.add_callback(added)
         return trainer, added
 
     return make
-
-
-def losses(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def weights(trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])

@@ -15,9 +15,8 @@ from ggmi_callbacks import Filter, Monitor, Reweight
 from ggmi_callbacks.integrations import transformers as hf
 from ggmi_callbacks.integrations import trl
 
-from ..conftest import sums
-from .conftest import tokenised
-from .test_hugging_face import BOTH
+from .._sums import sums
+from ._jobs import BOTH, tokenised
 
 
 @pytest.mark.parametrize("module", [hf, trl])
