@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Reweight
 
-from ._jobs import BOTH, EqualGains, Fixed, callback_class, gradients_of_first_step, losses, weights
+from ._jobs import (
+    BOTH,
+    EqualGains,
+    Fixed,
+    callback_class,
+    gradients_of_first_step,
+    handwritten_gradients,
+    losses,
+    weights,
+)
 
 ACCUMULATION = pytest.mark.parametrize("accumulation", [1, 4])
-
-
-def handwritten_gradients(trainer, model, pattern, accumulation: int) -> torch.Tensor:
-    """sum_i w_i sum_t nll_it / N over the first ``accumulation`` micro-batches, N of all of them."""
-    iterator = iter(trainer.get_train_dataloader())
-    batches = [next(iterator) for _ in range(accumulation)]
-    total = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
-    loss = 0.0
-    for batch in batches:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["labels"][:, 1:]
-        nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100)
-        w = torch.tensor(pattern)[torch.arange(len(nll)) % len(pattern)]
-        loss = loss + (nll.sum(1) * w).sum() / total
-    loss.backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 @BOTH
