@@ -45,8 +45,8 @@ class GGMICallback(TrainerCallback):
 
     A trainer with a ``compute_loss`` of its own may be filtered: its loss sees the rows that are kept, and divides by
     what it likes. Under a policy that weighs, the loss has to come from the outputs of ``model(...)``: from their
-    ``loss``, or as a sum over tokens from their ``logits``, whose gradient is then weighed. Weights that do not reach
-    the loss stop the run before the optimiser's step.
+    ``loss``, or as a sum over tokens from their ``logits``, whose gradient is then weighed; a term made of anything
+    else keeps its size. Weights that do not reach the loss at all stop the run before the optimiser's step.
 
     Args:
         trainer: the trainer, already built: the callback reaches its data, its loss and its log.

@@ -122,11 +122,17 @@ def weigh_loss(
         count: see :class:`WeightedCausalLMLoss`.
 
     Raises:
-        ValueError: if the model's loss is not the causal language-model loss, which alone can be weighted exactly.
+        ValueError: if the model's loss is weighted already, or is not the causal language-model loss, which alone can
+            be weighted exactly.
 
     """
     inner = causal_lm(model)
     original: Any = getattr(inner, "loss_function", None)
+    if isinstance(original, WeightedCausalLMLoss):
+        raise ValueError(
+            f"the loss of this {type(inner).__name__} is weighted already: leave the other `attach` block, or take the "
+            "other callback off."
+        )
     if getattr(original, "__name__", "") != "ForCausalLMLoss":
         raise ValueError(
             f"{type(inner).__name__} uses the loss {original!r}, which cannot be weighted exactly: only the causal "

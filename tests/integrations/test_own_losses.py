@@ -43,6 +43,10 @@ def of_another_forward(trainer, base, model, inputs, items):
     return nll(model.get_output_embeddings()(hidden), inputs["labels"]) / items
 
 
+def of_the_fused_loss(trainer, base, model, inputs, items):
+    return model(**inputs, fused_lm_head=True, num_items_in_batch=items).loss
+
+
 REACHED, MISSED = [of_super, of_outputs_loss, of_logits], [of_hidden_states, of_another_forward]
 
 
@@ -112,6 +116,12 @@ def test_monitor_watches_any_loss(kind, loss, make_trainer):
     watched.train()
     assert torch.equal(weights(watched), weights(plain))
     assert len(callback.ledger) == 8
+
+
+def test_the_loss_of_the_fused_head_is_made_before_weights_and_told(make_trainer):
+    trainer, _ = make_trainer("sft", Reweight(), subclass=with_loss(of_the_fused_loss), max_steps=2)
+    with pytest.raises(RuntimeError, match="did not reach the loss of step 0"):
+        trainer.train()
 
 
 def test_an_old_signature_is_called_as_the_trainer_calls_it(make_trainer):
