@@ -15,10 +15,13 @@ READ_IN = {"transformers": "5.23.0", "trl": "1.16.0"}
 LOOP = "_inner_training_loop"
 """Method of ``Trainer``: one attempt to train, called by ``train`` and again by ``auto_find_batch_size``."""
 
+COLUMNS = "_signature_columns"
+"""Attribute of ``Trainer``: columns that reach the collator, or None before they were asked for."""
+
 TRAINER = (
     LOOP,
+    COLUMNS,
     "_train_batch_size",
-    "_signature_columns",
     "_set_signature_columns_if_needed",
     "_remove_unused_columns",
     "_save_checkpoint",  # calls save_model(folder, _internal_call=True) first and removes old checkpoints last

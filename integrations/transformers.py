@@ -39,6 +39,11 @@ from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
 
+_STRANGER = (
+    "a GGMICallback of another trainer was added to this one: make one for each, "
+    "`trainer.add_callback(GGMICallback(trainer, anchors=...))`."
+)
+
 
 class GGMICallback(TrainerCallback):
     """Monitors, filters or reweights the training samples of a ``Trainer`` by their gain.
@@ -96,12 +101,8 @@ class GGMICallback(TrainerCallback):
         rows = read_anchors(anchors, getattr(trainer.args, "dataset_text_field", "text"))
         self._given, self._anchors = len(rows), self._prepare_anchors(rows)
         self._source, self._samples = source, self._read_samples(source)
-        self._options = {
-            "scorer": scorer,
-            "overhead": overhead,
-            "learning_rate": trainer.args.learning_rate if shadow_learning_rate is None else shadow_learning_rate,
-            "shadow_epochs": shadow_epochs,
-        }
+        self._rate = shadow_learning_rate
+        self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
         GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
         self._engine: GainEngine | None = None
         self._entry, self._installed = Installation(), Installation()
@@ -213,9 +214,9 @@ class GGMICallback(TrainerCallback):
         if any(callback.trainer is not self.trainer for callback in added):
             raise RuntimeError(_STRANGER)
         if len(added) > 1:
-            what = "the same GGMICallback was added" if added == [self] * len(added) else "`trainer` has GGMICallbacks,"
+            what = "has the same GGMICallback" if added == [self] * len(added) else "has GGMICallbacks,"
             raise RuntimeError(
-                f"{what} {len(added)} times: take one off with `trainer.remove_callback(callback)`, a run has one."
+                f"`trainer` {what} {len(added)} times, and a run has one: call `trainer.remove_callback(callback)`."
             )
 
     def _get_train_dataloader(self) -> Any:
@@ -225,7 +226,7 @@ class GGMICallback(TrainerCallback):
             self._samples = self._read_samples(self._source)
         with Installation() as meanwhile:
             meanwhile.replace(trainer, "train_dataset", self._samples.numbered)
-            meanwhile.replace(trainer, "_signature_columns", [*columns, SAMPLE_KEY])
+            meanwhile.replace(trainer, _compat.COLUMNS, [*columns, SAMPLE_KEY])
             meanwhile.replace(trainer, "data_collator", CarryIds(trainer.data_collator))
             return self._get_dataloader()
 
@@ -285,6 +286,7 @@ class GGMICallback(TrainerCallback):
             "anchors": anchor_batches(self._anchors, self._given, rows, self._anchor_collator(), trainer.model),
             "policy": self.policy,
             "task": self._task(),
+            "learning_rate": args.learning_rate if self._rate is None else self._rate,
             "sources": self._samples.sources,
             "num_samples": self._samples.size,
             "capacity": rows * self._samples.per_row,
@@ -292,9 +294,3 @@ class GGMICallback(TrainerCallback):
             "progress": not args.disable_tqdm and trainer.is_world_process_zero(),
             **self._options,
         }
-
-
-_STRANGER = (
-    "a GGMICallback of another trainer was added to this one: make one for each, "
-    "`trainer.add_callback(GGMICallback(trainer, anchors=...))`."
-)

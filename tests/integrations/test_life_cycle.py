@@ -216,7 +216,7 @@ def test_a_second_callback_on_one_trainer_is_refused_by_name(kind, make_trainer)
 def test_a_callback_added_twice_is_refused_by_name(kind, make_trainer):
     trainer, callback = make_trainer(kind, Monitor(), max_steps=1)
     trainer.add_callback(callback)
-    with pytest.raises(RuntimeError, match="the same GGMICallback was added 2 times"):
+    with pytest.raises(RuntimeError, match="has the same GGMICallback 2 times"):
         trainer.train()
     trainer.remove_callback(callback)
     trainer.train()
