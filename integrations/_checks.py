@@ -59,12 +59,17 @@ def check_rate(rate: float | None) -> None:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise ValueError where ``model`` is no language model at all."""
+    """Raise ValueError where ``model`` is no language model at all, or can learn nothing."""
     if not hasattr(model, "get_input_embeddings"):
         raise ValueError(
             f"`model` ({type(model).__name__}) is no language model of Hugging Face (it has no "
             "`get_input_embeddings`), so its samples have no code length that the trainer could tell. Train it in a "
             "loop with `GainEngine(model, anchors, task=SampleLoss(loss))`, see `ggmi_callbacks.integrations.loop`."
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"`model` ({type(model).__name__}) is frozen: none of its parameters requires a gradient, so neither it "
+            "nor a shadow can learn. Unfreeze some, or add an adapter."
         )
 
 

@@ -95,6 +95,12 @@ def test_a_model_that_is_none_of_hugging_face(make_trainer, anchors, tokenizer):
         make_trainer("trainer", Monitor(), model=Net())
 
 
+@BOTH
+def test_a_frozen_model(kind, make_trainer, make_model):
+    with pytest.raises(ValueError, match=r"`model` \(LlamaForCausalLM\) is frozen.*add an adapter"):
+        make_trainer(kind, Monitor(), model=make_model().requires_grad_(False))
+
+
 def test_the_trl_callback_shows_its_arguments():
     shown = inspect.signature(trl.GGMICallback).parameters
     assert shown.keys() - {"train_dataset"} == inspect.signature(hf.GGMICallback).parameters.keys()
