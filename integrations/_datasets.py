@@ -1,52 +1,58 @@
-"""The data side of the Hugging Face integrations: anchors, sample ids and sources of a trainer's data sets."""
+"""The training set of a Hugging Face trainer as the engine has to know it: ids, sources, size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
-from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ggmi_callbacks.data import Numbered
-from ggmi_callbacks.model import preserved_rng
-from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
+from ggmi_callbacks.tasks import SAMPLE_KEY
 
 
-def check_size(anchors: Any) -> None:
-    """Raise if ``anchors`` are fewer than two."""
-    size = 0 if anchors is None else len(anchors) if hasattr(anchors, "__len__") else 2
-    if size < 2:
-        raise ValueError(f"`anchors` must hold at least two real examples of the task, got {size}.")
+@dataclass(frozen=True)
+class Samples:
+    """A training set and what was read from it."""
+
+    data: Any
+    """The data set itself, as the trainer has it."""
+    numbered: Any
+    """The same with sample ids, which a collator carries into the batch."""
+    size: int | None
+    """How many samples there are, if ids are positions among them."""
+    sources: list[str | None] | None = None
+    """Source of each sample, by id."""
+    per_row: int = 1
+    """Most samples in a row."""
 
 
-def anchor_batches(
-    prepared: Any, given: int, size: int, collate: Callable[[list[Any]], Any], model: Any
-) -> list[Inputs]:
-    """Batches of at most ``size`` anchors; ``given`` is how many there were before preprocessing."""
-    if len(prepared) < 2:
-        raise ValueError(
-            f"`anchors` hold {len(prepared)} samples with target tokens after preprocessing (of {given}): their "
-            "answers were masked or truncated away. Raise `max_length`, or check the completion mask."
-        )
-    size = min(size, max(1, len(prepared) // 4))
-    with preserved_rng():  # a DataLoader draws from the global stream even when it does not shuffle
-        batches = [dict(batch) for batch in DataLoader(prepared, size, collate_fn=collate)]
-    embeddings: nn.Embedding = model.get_input_embeddings()
-    largest = max(int(batch["input_ids"].max()) for batch in batches)
-    if largest >= embeddings.num_embeddings:
-        raise ValueError(
-            f"`anchors` hold token id {largest}, the model's vocabulary has {embeddings.num_embeddings}: they were "
-            "tokenised with another tokenizer."
-        )
-    return batches
+def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -> Samples:
+    """Samples of a training set of which each row is one.
+
+    Args:
+        data: the trainer's training set.
+        source: name of the column with sources, or None.
+        ranks: processes that train together.
+        rank: this one's number.
+
+    Raises:
+        ValueError: if there is no training set, it cannot be numbered, or has no such column.
+
+    """
+    if data is None:
+        raise ValueError("`trainer` has no `train_dataset`, so there are no samples to score.")
+    sources = None if source is None else read_sources(data, source)
+    return Samples(data, number(data, ranks, rank), len(data) if hasattr(data, "__len__") else None, sources)
 
 
 def read_sources(data: Any, column: str) -> list[str | None]:
     """Source of each sample of ``data``, by position."""
     if isinstance(data, (IterableDataset, datasets.IterableDataset)):
-        raise ValueError("`source` needs a data set with a length; a stream's sources are not known in advance.")
+        raise ValueError(
+            f"`source` {column!r} needs a data set with a length; a stream's sources are not known beforehand."
+        )
     if isinstance(data, datasets.Dataset):
         if column not in data.column_names:
             raise ValueError(f"`source` {column!r} is not a column of `train_dataset`, which has {data.column_names}.")
@@ -58,12 +64,20 @@ def read_sources(data: Any, column: str) -> list[str | None]:
     return [None if value is None else str(value) for value in values]
 
 
-def number(data: Any) -> Any:
-    """``data`` with a column of sample ids: the position in the training set."""
+def number(data: Any, ranks: int = 1, rank: int = 0) -> Any:
+    """``data`` with a column of sample ids: positions in it, or for a stream numbers that no other sample has."""
     if isinstance(data, datasets.IterableDataset):
-        return data.map(lambda _, index: {SAMPLE_KEY: index}, with_indices=True)
+        return data.map(_number_in_stream, with_indices=True, fn_kwargs={"ranks": ranks, "rank": rank})
     if isinstance(data, datasets.Dataset):
         return data.add_column(SAMPLE_KEY, list(range(len(data))))
     if isinstance(data, IterableDataset):
         raise ValueError("`train_dataset` must be a `datasets` data set or have a length, got an IterableDataset.")
     return Numbered(data)
+
+
+def _number_in_stream(row: dict[str, Any], index: int, ranks: int, rank: int) -> dict[str, int]:
+    """Each rank and each of its workers counts its own part of the stream from zero."""
+    worker = get_worker_info()
+    if worker is not None:
+        index = index * worker.num_workers + worker.id
+    return {SAMPLE_KEY: index * ranks + rank}

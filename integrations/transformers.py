@@ -5,20 +5,17 @@
     trainer.train()
 
 The callback translates and no more. Into the trainer: sample ids ride through the collator, ``compute_loss`` gets the
-batch that the engine leaves, and the model's loss the engine's weights. Out of it: log-probabilities from the
-training forward, steps, logs, checkpoints.
+batch that the engine leaves, and the loss the engine's weights. Out of it: log-probabilities from the training
+forward, steps, logs, checkpoints.
+
+Making a callback checks its arguments. It is installed when training begins, on the model that trains, and taken off
+when training ends, however it ends; ``trainer.remove_callback(callback)`` leaves nothing of it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 try:
     import datasets
@@ -32,19 +29,34 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
-from ggmi_callbacks.integrations._datasets import anchor_batches, check_size, number, read_sources
+from ggmi_callbacks.integrations import _checks, _compat
+from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors
+from ggmi_callbacks.integrations._checkpoint import load_state, save_state
+from ggmi_callbacks.integrations._datasets import Samples, read_samples
+from ggmi_callbacks.integrations._install import Installation
+from ggmi_callbacks.integrations._loss import ScoredLoss
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
-from ggmi_callbacks.weighting.loss import fit_columns, scale_gradient, weigh_loss
+
+_STRANGER = (
+    "a GGMICallback of another trainer was added to this one: make one for each, "
+    "`trainer.add_callback(GGMICallback(trainer, anchors=...))`."
+)
 
 
 class GGMICallback(TrainerCallback):
     """Monitors, filters or reweights the training samples of a ``Trainer`` by their gain.
 
+    A trainer with a ``compute_loss`` of its own may be filtered: its loss sees the rows that are kept, and divides by
+    what it likes. Under a policy that weighs, the loss has to come from the outputs of ``model(...)``: from their
+    ``loss``, or as a sum over tokens from their ``logits``, whose gradient is then weighed; a term made of anything
+    else keeps its size. Weights that do not reach the loss at all stop the run before the optimiser's step.
+
     Args:
         trainer: the trainer, already built: the callback reaches its data, its loss and its log.
-        anchors: real examples of the task, in the form of the training set.
+        anchors: real examples of the task, in the form of the training set: a data set, a list of rows, the path of a
+            ``.jsonl``, ``.json`` or ``.parquet`` file, a name on the hub, or a stream of at most 10,000 rows.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; :class:`~ggmi_callbacks.LikelihoodScorer` by default.
         source: column of the training set that says where a sample came from.
@@ -53,13 +65,17 @@ class GGMICallback(TrainerCallback):
         shadow_epochs: at most so many passes of the shadow over the anchors.
 
     Raises:
-        TypeError: if ``trainer`` is not a built trainer, with the lines that work.
+        TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
+            ``anchors`` are of another kind.
         ValueError: naming the argument, for empty or one-sample anchors, anchors without targets, a missing source
-            column, models that are no causal language model, and setups in which weights cannot be exact.
+            column, models that are no causal language model, setups in which weights cannot be exact, and a trainer
+            that has a GGMICallback already.
 
     """
 
     trainer_class: type[Trainer] = Trainer
+    _loss_class: type[ScoredLoss] = ScoredLoss
+    _running = False
 
     def __init__(
         self,
@@ -73,41 +89,31 @@ class GGMICallback(TrainerCallback):
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
     ) -> None:
-        self._check_trainer(trainer)
-        check_size(anchors)
+        _checks.check_trainer(trainer, self.trainer_class)
+        _compat.check(trainer)
         self.trainer: Any = trainer
-        self.policy = policy or Monitor()
+        self.policy: Policy = Monitor() if policy is None else policy
+        _checks.check_policy(self.policy)
+        _checks.check_rate(shadow_learning_rate)
+        if scorer is not None:
+            _checks.check_scorer(scorer)
         self._refuse(trainer)
-        collate = trainer.data_collator
-        self._settings: dict[str, Any] = {
-            "anchors": anchor_batches(
-                self._prepare_anchors(anchors),
-                len(anchors),
-                trainer.args.per_device_train_batch_size,
-                self._anchor_collator(),
-                trainer.model,
-            ),
-            "policy": self.policy,
-            "scorer": scorer,
-            "task": self._task(),
-            "sources": None if source is None else read_sources(self._raw_dataset(), source),
-            "overhead": overhead,
-            "learning_rate": shadow_learning_rate or trainer.args.learning_rate,
-            "shadow_epochs": shadow_epochs,
-            "num_samples": self._num_samples(),
-            "capacity": self._capacity(),
-            "seed": trainer.args.seed,
-            "progress": not trainer.args.disable_tqdm and trainer.is_world_process_zero(),
-        }
-        self.engine = GainEngine(trainer.model, **self._settings)
-        self._prepared = False
-        self._restore_loss: Callable[[], None] = _nothing
-        trainer.train_dataset = self._with_ids(trainer.train_dataset)
-        trainer._set_signature_columns_if_needed()
-        trainer._signature_columns = [*trainer._signature_columns, SAMPLE_KEY]
-        trainer.data_collator = CarryIds(collate)
-        trainer.compute_loss = self._wrap_compute_loss(trainer.compute_loss)
-        trainer.log = self._wrap_log(trainer.log)
+        rows = read_anchors(anchors, getattr(trainer.args, "dataset_text_field", "text"))
+        self._given, self._anchors = len(rows), self._prepare_anchors(rows)
+        self._source, self._samples = source, self._read_samples(source)
+        self._rate = shadow_learning_rate
+        self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
+        GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
+        self._engine: GainEngine | None = None
+        self._entry, self._installed = Installation(), Installation()
+        self._enter()
+
+    @property
+    def engine(self) -> GainEngine:
+        """The engine of the present or the last run; raises RuntimeError before the first."""
+        if self._engine is None:
+            raise RuntimeError("there are no results yet: call `trainer.train()` first.")
+        return self._engine
 
     @property
     def ledger(self) -> Ledger:
@@ -115,7 +121,7 @@ class GGMICallback(TrainerCallback):
         return self.engine.ledger
 
     def results(self) -> dict[str, Any]:
-        """Return the last logged numbers, the estimators behind them and the shadow's cost."""
+        """Return the numbers of the run, the estimators behind them and the shadow's cost."""
         return self.engine.results()
 
     # -- what a subclass for another trainer overrides ---------------------------------------------------------------
@@ -125,27 +131,27 @@ class GGMICallback(TrainerCallback):
 
     def _prepare_anchors(self, anchors: Any) -> Any:
         """``anchors`` as the trainer's own preprocessing would have them."""
+        if self.trainer.args.remove_unused_columns and "input_ids" not in (columns := columns_of(anchors)):
+            raise ValueError(
+                "`anchors` must be tokenised as `train_dataset` is (`transformers.Trainer` does no preprocessing); "
+                f"column 'input_ids' is missing, they have {columns}."
+            )
         if isinstance(anchors, datasets.Dataset):
-            if "input_ids" not in anchors.column_names:
-                raise ValueError(
-                    "`anchors` must be tokenised as `train_dataset` is (`transformers.Trainer` does no preprocessing); "
-                    f"column 'input_ids' is missing, it has {anchors.column_names}."
-                )
-            return self.trainer._remove_unused_columns(anchors, description="anchors")
+            return _compat.used_columns(self.trainer, anchors, "anchors")
         return anchors
 
     def _anchor_collator(self) -> Callable[[list[Any]], Inputs]:
         return self.trainer.data_collator
 
+    def _read_samples(self, source: str | None) -> Samples:
+        args = self.trainer.args
+        return read_samples(self.trainer.train_dataset, source, args.world_size, args.process_index)
+
     def _refuse(self, trainer: Any) -> None:
         """Raise at the start where samples could not be scored or weighted exactly."""
-        acts = type(self.policy).__name__
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError("FSDP and DeepSpeed shard the model, which the probe reads whole: use DDP.")
-        if trainer.args.n_gpu > 1:
-            raise ValueError("`nn.DataParallel` is not supported: launch with `accelerate launch` or `torchrun`.")
-        if self.policy.acts and trainer.compute_loss_func is not None:
-            raise ValueError(f"`compute_loss_func` with {acts}: a loss of your own may not be a sum over tokens.")
+        self._task().check(trainer.model)
+        _checks.check_model(trainer.model)
+        _checks.check_setup(trainer, self.policy)
         self._refuse_liger(trainer)
 
     def _refuse_liger(self, trainer: Any) -> None:
@@ -156,42 +162,106 @@ class GGMICallback(TrainerCallback):
                 "`liger_kernel_config={'fused_linear_cross_entropy': False}` or use TRL's `SFTTrainer`."
             )
 
-    def _raw_dataset(self) -> Any:
-        """The training set as it was before it was packed."""
-        return self.trainer.train_dataset
+    # -- between the trainer and its loop ----------------------------------------------------------------------------
 
-    def _with_ids(self, data: Any) -> Any:
-        return number(data)
+    def _enter(self) -> None:
+        """Stand before the trainer's loop; a callback that was made earlier and never added gives way."""
+        handler, loop = self.trainer.callback_handler, _compat.LOOP
+        earlier = getattr(vars(self.trainer).get(loop), "__self__", None)
+        if isinstance(earlier, GGMICallback):
+            if earlier in handler.callbacks:
+                raise ValueError(
+                    "`trainer` has a GGMICallback already: take it off with `trainer.remove_callback(GGMICallback)` "
+                    "before you make another."
+                )
+            earlier._entry.close()
+        self._loop = self._entry.replace(self.trainer, loop, self._run)
+        self._handler_remove = self._entry.replace(handler, "remove_callback", self._remove_callback)
+        self._handler_pop = self._entry.replace(handler, "pop_callback", self._pop_callback)
 
-    def _num_samples(self) -> int | None:
-        data = self.trainer.train_dataset
-        return len(data) if hasattr(data, "__len__") else None
+    def _remove_callback(self, callback: Any) -> None:
+        self._handler_remove(callback)
+        self._leave_if_removed()
 
-    def _capacity(self) -> int:
-        return self.trainer.args.per_device_train_batch_size
+    def _pop_callback(self, callback: Any) -> Any:
+        popped = self._handler_pop(callback)
+        self._leave_if_removed()
+        return popped
 
-    def _weigh(self, outputs: Any, weights: Tensor) -> None:
-        """Put ``weights`` into the outputs of the training forward; with labels the model's loss has had them."""
-        if self.trainer.label_smoother is not None:
-            outputs["logits"] = scale_gradient(
-                outputs["logits"], fit_columns(weights, outputs["logits"].shape[1])[..., None]
+    def _leave_if_removed(self) -> None:
+        if self not in self.trainer.callback_handler.callbacks:
+            self._installed.close()
+            self._entry.close()
+
+    def _run(
+        self, batch_size: int | None = None, args: Any = None, resume_from_checkpoint: str | None = None, **rest: Any
+    ) -> Any:
+        """One attempt of the trainer to train, with the callback installed for its length."""
+        self._check_added()
+        trainer, self._folder, self._engine = self.trainer, resume_from_checkpoint, None
+        with self._installed as installed:
+            installed.replace(self, "_running", True)
+            self._get_dataloader = installed.replace(trainer, "get_train_dataloader", self._get_train_dataloader)
+            self._trainer_log = installed.replace(trainer, "log", self._log)
+            self._trainer_save = installed.replace(trainer, "save_model", self._save_model)
+            return self._loop(batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **rest)
+
+    def _check_added(self) -> None:
+        """Raise unless this callback, and no other of its kind, is the trainer's."""
+        added = [c for c in self.trainer.callback_handler.callbacks if isinstance(c, GGMICallback)]
+        if self not in added:
+            raise RuntimeError("GGMICallback was made but not added: call `trainer.add_callback(callback)`.")
+        if any(callback.trainer is not self.trainer for callback in added):
+            raise RuntimeError(_STRANGER)
+        if len(added) > 1:
+            what = "has the same GGMICallback" if added == [self] * len(added) else "has GGMICallbacks,"
+            raise RuntimeError(
+                f"`trainer` {what} {len(added)} times, and a run has one: call `trainer.remove_callback(callback)`."
             )
+
+    def _get_train_dataloader(self) -> Any:
+        """The trainer's loader, of batches that carry sample ids; data set and collator stay as they were."""
+        trainer, columns = self.trainer, _compat.signature_columns(self.trainer)
+        if self._samples.data is not trainer.train_dataset:
+            self._samples = self._read_samples(self._source)
+        with Installation() as meanwhile:
+            meanwhile.replace(trainer, "train_dataset", self._samples.numbered)
+            meanwhile.replace(trainer, _compat.COLUMNS, [*columns, SAMPLE_KEY])
+            meanwhile.replace(trainer, "data_collator", CarryIds(trainer.data_collator))
+            return self._get_dataloader()
+
+    def _log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """The trainer's ``log``, with the engine's numbers: before every reporter, and in the history."""
+        if self._engine is not None and ("loss" in logs or "train_runtime" in logs):
+            logs.update(self._engine.log())
+        if self._engine is not None and "train_runtime" in logs:
+            logs.update(self._engine.finish())
+        self._trainer_log(logs, *args, **kwargs)
+
+    def _save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The trainer's ``save_model``, with the engine's state: before older checkpoints are removed."""
+        self._trainer_save(output_dir, _internal_call=_internal_call)
+        if _internal_call and output_dir is not None:
+            save_state(self.engine, output_dir, self.trainer.args.process_index)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Train the shadow, or take back the state of a checkpoint."""
-        if self._prepared and state.global_step == 0:
-            self.engine = GainEngine(self.trainer.model, **self._settings)
-        self.engine.optimizer = self.trainer.optimizer
-        if state.global_step > 0:
-            self._load(self._folder(state))
+        """Make the engine on the model that trains; train the shadow, or take back the state of a checkpoint."""
+        if state is not self.trainer.state:
+            raise RuntimeError(_STRANGER)
+        if not self._running:
+            raise RuntimeError("this GGMICallback was taken off its trainer: make another one and add it.")
+        self._engine = engine = GainEngine(self.trainer.model, **self._settings())
+        engine.optimizer = self.trainer.optimizer
+        if self._folder is None:
+            engine.prepare()
         else:
-            self.engine.prepare()
-        self._prepared = True
-        self._restore_loss = self._install_loss()
+            load_state(engine, self._folder, args.process_index, state.global_step)
+        self._loss = self._loss_class(self.trainer, engine, self.trainer_class)
+        self._loss.install(self._installed)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -199,116 +269,28 @@ class GGMICallback(TrainerCallback):
         """Tell the engine whether samples are new."""
         self.engine.begin_epoch(int(state.epoch or 0))
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """See that weights have reached the loss."""
+        self._loss.check()
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Close the engine's step."""
         self.engine.end_step()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the engine's state beside the trainer's."""
-        torch.save(self.engine.state_dict(), os.path.join(self._folder(state), self._state_file))
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Give the model its own loss back."""
-        self._restore_loss()
-
-    def _folder(self, state: TrainerState) -> str:
-        return os.path.join(self.trainer.args.output_dir, f"checkpoint-{state.global_step}")
-
-    @property
-    def _state_file(self) -> str:
-        return f"ggmi_state_{self.trainer.args.process_index}.pt"
-
-    def _load(self, folder: str) -> None:
-        path = os.path.join(folder, self._state_file)
-        if not os.path.exists(path):
-            raise ValueError(
-                f"cannot resume: {path} is missing. The run that wrote the checkpoint had no GGMICallback, or "
-                "`output_dir` is not where its checkpoints are."
-            )
-        state = torch.load(path, map_location=self.engine.device, weights_only=True)
-        self.engine.load_state_dict(state)
-
-    @classmethod
-    def _check_trainer(cls, trainer: Any) -> None:
-        if not isinstance(trainer, cls.trainer_class):
-            name = cls.trainer_class.__name__
-            raise TypeError(
-                f"`trainer` must be the {name} that will train, got {type(trainer).__name__}. A callback handed over "
-                "before the trainer exists can reach neither its data nor its log. Write\n\n"
-                f"    trainer = {name}(...)\n"
-                "    trainer.add_callback(GGMICallback(trainer, anchors=..., policy=...))\n"
-                "    trainer.train()\n"
-            )
-
-    # -- the trainer's loss and log ----------------------------------------------------------------------------------
-
-    def _wrap_compute_loss(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(original)
-        def compute_loss(
-            model: nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            if not (model.training and torch.is_grad_enabled()):
-                inputs.pop(SAMPLE_KEY, None)
-                return original(model, inputs, return_outputs, num_items_in_batch)
-            if not self._prepared:
-                raise RuntimeError("GGMICallback was made but not added: call `trainer.add_callback(callback)`.")
-            whole = inputs["labels"][..., 1:].ne(-100).sum()
-            inputs = self.engine.observe(inputs)
-            left = inputs["labels"][..., 1:].ne(-100).sum()
-            if num_items_in_batch is None and self.engine.emptied:
-                inputs["labels"] = inputs["input_ids"].clone()  # a mean over no targets is NaN, and 0 x NaN too
-            with self._listen(model, inputs):
-                loss = original(model, dict(inputs), return_outputs, num_items_in_batch)
-            if num_items_in_batch is None and self.policy.drops:
-                # The trainer took the mean over what is left; the mean over the whole batch is wanted.
-                share = left / whole
-                return (loss[0] * share, loss[1]) if return_outputs else loss * share
-            return loss
-
-        return compute_loss
-
-    @contextmanager
-    def _listen(self, model: nn.Module, inputs: Inputs) -> Iterator[None]:
-        """Hear the training forward's outputs and weigh them."""
-
-        def hook(module: nn.Module, args: Any, outputs: Any) -> None:
-            if not torch.is_grad_enabled():
-                return
-            if self._has_log_probs(outputs) or self.engine.wants_log_probs:
-                with self.engine.budget.spend("watch"):
-                    self.engine.watch(self.engine.probe.task.output_log_probs(outputs, inputs))
-            if (weights := self.engine.weights) is not None:
-                self._weigh(outputs, weights)
-
-        handle = model.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @staticmethod
-    def _has_log_probs(outputs: Any) -> bool:
-        return getattr(outputs, "log_probs", None) is not None
-
-    def _wrap_log(self, original: Callable[..., None]) -> Callable[..., None]:
-        @wraps(original)
-        def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if self._prepared and ("loss" in logs or "train_runtime" in logs):
-                logs.update(self.engine.log())
-            if self._prepared and "train_runtime" in logs:
-                logs.update(self.engine.finish())
-            original(logs, *args, **kwargs)
-
-        return log
-
-    def _install_loss(self) -> Callable[[], None]:
-        """Put the weights into the model's loss; returns what takes them out again."""
-        if not self.policy.acts or self.policy.drops:
-            return _nothing
-        return weigh_loss(self.trainer.model, lambda: self.engine.weights)
-
-
-def _nothing() -> None:
-    pass
+    def _settings(self) -> dict[str, Any]:
+        """Arguments of the engine, from the trainer as it is now."""
+        trainer, args, rows = self.trainer, self.trainer.args, _compat.batch_size(self.trainer)
+        return {
+            "anchors": anchor_batches(self._anchors, self._given, rows, self._anchor_collator(), trainer.model),
+            "policy": self.policy,
+            "task": self._task(),
+            "learning_rate": args.learning_rate if self._rate is None else self._rate,
+            "sources": self._samples.sources,
+            "num_samples": self._samples.size,
+            "capacity": rows * self._samples.per_row,
+            "seed": args.seed,
+            "progress": not args.disable_tqdm and trainer.is_world_process_zero(),
+            **self._options,
+        }

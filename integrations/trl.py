@@ -13,11 +13,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
+import datasets
 from torch import Tensor, nn
 
 try:
@@ -27,8 +27,15 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from transformers import Trainer
 
+from ggmi_callbacks.integrations import _compat, _packing
 from ggmi_callbacks.integrations import transformers as base
-from ggmi_callbacks.tasks import CausalLM, Inputs, Task
+from ggmi_callbacks.integrations._anchors import naming_columns
+from ggmi_callbacks.integrations._datasets import Samples, read_sources
+from ggmi_callbacks.integrations._install import Installation
+from ggmi_callbacks.integrations._loss import Reached, ScoredLoss
+from ggmi_callbacks.policies import Policy
+from ggmi_callbacks.scorers import Scorer
+from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
 from ggmi_callbacks.weighting.loss import scale_gradient
 
 
@@ -47,48 +54,102 @@ class FusedCausalLM(CausalLM):
         return super().output_log_probs(outputs, inputs) if fused is None else fused.detach()
 
 
+class FusedLoss(ScoredLoss):
+    """The same for a loss that is made of ``outputs.log_probs``."""
+
+    def _weigh(self, outputs: Any, weights: Tensor, reached: Reached) -> None:
+        log_probs = getattr(outputs, "log_probs", None)
+        if log_probs is None:
+            super()._weigh(outputs, weights, reached)
+            return
+        opened = self.trainer.args.loss_type == "nll"
+        outputs.log_probs = log_probs * weights if opened else scale_gradient(log_probs, weights)
+        outputs.log_probs.register_hook(reached)
+
+    def _weigh_model_loss(self, installation: Installation) -> None:
+        with suppress(ValueError):  # SFTTrainer makes no use of it; a subclass whose loss it is is told by `check`
+            super()._weigh_model_loss(installation)
+
+
 class GGMICallback(base.GGMICallback):
     """Monitors, filters or reweights the training samples of an ``SFTTrainer`` by their gain.
 
-    Anchors come in any form that ``SFTTrainer`` takes and get the very preprocessing of its training set. Packed and
-    padding-free batches are scored, weighed and filtered per sample, that is per segment.
+    Anchors come in any form that ``SFTTrainer`` takes and get the very preprocessing of its training set; a list may
+    hold rows, lists of messages or texts, and packed rows are split into their samples. Packed and padding-free
+    batches are scored, weighed and filtered per sample, that is per segment.
 
     Args:
         trainer: the trainer, already built.
         anchors: real examples of the task.
+        policy: as the other arguments below, see :class:`ggmi_callbacks.integrations.transformers.GGMICallback`.
+        scorer: how gain is estimated.
+        source: column of the training set that says where a sample came from.
+        overhead: share of step time that scoring may take.
+        shadow_learning_rate: of the shadow run on the anchors.
+        shadow_epochs: at most so many passes of the shadow over the anchors.
         train_dataset: the data set that was given to a trainer with ``packing=True``. Packing keeps tokens alone;
             ids (positions in this data set) and sources are found again by content. Without it samples are
             numbered as packed, and have no sources.
-        **kwargs: see :class:`ggmi_callbacks.integrations.transformers.GGMICallback`.
 
     """
 
     trainer_class: type[Trainer] = SFTTrainer
+    _loss_class = FusedLoss
 
-    def __init__(self, trainer: Any = None, anchors: Any = None, *, train_dataset: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        trainer: Any = None,
+        anchors: Any = None,
+        *,
+        policy: Policy | None = None,
+        scorer: Scorer | None = None,
+        source: str | None = None,
+        overhead: float | None = None,
+        shadow_learning_rate: float | None = None,
+        shadow_epochs: int = 3,
+        train_dataset: Any = None,
+    ) -> None:
         self._unpacked = train_dataset
-        super().__init__(trainer, anchors, **kwargs)
+        super().__init__(
+            trainer,
+            anchors,
+            policy=policy,
+            scorer=scorer,
+            source=source,
+            overhead=overhead,
+            shadow_learning_rate=shadow_learning_rate,
+            shadow_epochs=shadow_epochs,
+        )
 
     def _task(self) -> Task:
         return FusedCausalLM()
 
     def _prepare_anchors(self, anchors: Any) -> Any:
-        return self._prepare(anchors, self.trainer.args, "anchors").select_columns(["input_ids", "labels"])
-
-    def _prepare(self, data: Any, args: Any, name: str) -> Any:
-        """The trainer's own preprocessing, without packing."""
-        trainer = self.trainer
-        return trainer._prepare_dataset(data, trainer.processing_class, args, False, trainer._formatting_func, name)
+        if not isinstance(anchors, datasets.Dataset):
+            anchors = datasets.Dataset.from_list([anchors[i] for i in range(len(anchors))])
+        if _packing.is_packed(anchors):
+            anchors = _packing.unpack(anchors)
+        with naming_columns(anchors):
+            prepared = _compat.sft_prepare(self.trainer, anchors, self.trainer.args, "anchors")
+        return _compat.used_columns(self.trainer, prepared, "anchors")
 
     def _anchor_collator(self) -> Callable[[list[Any]], Inputs]:
-        return dataclasses.replace(self.trainer.data_collator, padding_free=False)
+        collator = self.trainer.data_collator
+        return dataclasses.replace(collator, padding_free=False) if self.trainer.padding_free else collator
 
     def _refuse(self, trainer: Any) -> None:
         super()._refuse(trainer)
-        if trainer._is_vision_dataset or trainer._skip_prepare_dataset:
+        if _compat.sft_skips_preparation(trainer):
             raise ValueError("vision data sets and `skip_prepare_dataset=True` are not supported by GGMICallback.")
+        if not trainer.args.packing:
+            return
+        if isinstance(trainer.train_dataset, datasets.IterableDataset):
+            raise ValueError(
+                "`packing=True` on a stream (`train_dataset` is an IterableDataset): the samples in its rows cannot be "
+                "numbered. Set `packing=False`, or give a data set with a length."
+            )
         strategy = trainer.args.packing_strategy
-        if trainer.args.packing and strategy != "bfd":
+        if strategy != "bfd":
             problem = f"`packing_strategy={strategy!r}` cuts samples, so what is scored are pieces of them"
             if self.policy.acts:
                 raise ValueError(
@@ -101,78 +162,27 @@ class GGMICallback(base.GGMICallback):
         if trainer.args.use_liger_kernel and trainer.args.device.type == "cpu":
             raise ValueError("`use_liger_kernel=True`: Liger's kernels do not run on a CPU. Leave it out there.")
 
-    # -- packed data: ids and sources, matched by content ------------------------------------------------------------
-
-    def _raw_dataset(self) -> Any:
-        if not self.trainer.args.packing:
-            return self.trainer.train_dataset
-        if self._unpacked is None or self.trainer.args.packing_strategy != "bfd":
+    def _read_samples(self, source: str | None) -> Samples:
+        data, args = self.trainer.train_dataset, self.trainer.args
+        if not args.packing:
+            return super()._read_samples(source)
+        if source is not None and (self._unpacked is None or args.packing_strategy != "bfd"):
             raise ValueError(
-                "`source` cannot be read from a packed data set, which holds tokens alone: give the callback the data "
-                "set that you gave the trainer, `train_dataset=`, and pack with `packing_strategy='bfd'`."
+                f"`source` {source!r} cannot be read from a packed data set, which holds tokens alone: give the "
+                "callback the data set that you gave the trainer, `train_dataset=`, and pack with "
+                "`packing_strategy='bfd'`."
             )
-        return self._unpacked
-
-    def _num_samples(self) -> int | None:
-        if not self.trainer.args.packing:
-            return super()._num_samples()
-        if self._unpacked is not None:
-            return len(self._unpacked)
-        lengths = self.trainer.train_dataset
-        return sum(map(len, lengths["seq_lengths"])) if "seq_lengths" in lengths.column_names else len(lengths)
-
-    def _capacity(self) -> int:
-        rows = super()._capacity()
-        packed = self.trainer.args.packing and "seq_lengths" in self.trainer.train_dataset.column_names
-        return rows * max(map(len, self.trainer.train_dataset["seq_lengths"])) if packed else rows
-
-    def _with_ids(self, data: Any) -> Any:
-        if not self.trainer.args.packing or "seq_lengths" not in data.column_names:
-            return super()._with_ids(data)
-        segments = [list(_segments(row)) for row in data]
+        sources = None if source is None else read_sources(self._unpacked, source)
+        if not _packing.is_packed(data):
+            return dataclasses.replace(super()._read_samples(None), sources=sources)
+        per_row = _packing.sizes(data)
         if self._unpacked is None:
-            flat = iter(range(sum(map(len, segments))))
-            ids = [[next(flat) for _ in row] for row in segments]
+            ids, size = _packing.number_packed(data), sum(per_row)
         else:
-            ids = self._match(segments)
-        return data.add_column(base.SAMPLE_KEY, ids)
+            ids, size = _packing.match(data, self._prepare_unpacked(), args.max_length), len(self._unpacked)
+        return Samples(data, data.add_column(SAMPLE_KEY, ids), size, sources, max(per_row))
 
-    def _match(self, segments: list[list[bytes]]) -> list[list[int]]:
-        """Positions in the unpacked data set of the samples with these contents."""
+    def _prepare_unpacked(self) -> datasets.Dataset:
         args = copy.copy(self.trainer.args)
         args.max_length, args.shuffle_dataset = None, False  # packing cuts by itself; positions must stay
-        places: dict[bytes, deque[int]] = defaultdict(deque)
-        for i, row in enumerate(self._prepare(self._unpacked, args, "unpacked")):
-            cut = slice(self.trainer.args.max_length)
-            places[_content(row["input_ids"][cut], row["labels"][cut])].append(i)
-        try:
-            return [[places[content].popleft() for content in row] for row in segments]
-        except IndexError:
-            raise ValueError(
-                "`train_dataset` does not hold every sample that the trainer has packed: give the callback the very "
-                "data set that you gave the trainer."
-            ) from None
-
-    def _weigh(self, outputs: Any, weights: Tensor) -> None:
-        if not self._has_log_probs(outputs):
-            super()._weigh(outputs, weights)
-        elif self.trainer.args.loss_type == "nll":
-            outputs.log_probs = outputs.log_probs * weights
-        else:
-            outputs.log_probs = scale_gradient(outputs.log_probs, weights)
-
-    def _install_loss(self) -> Callable[[], None]:
-        """Nothing to do: the loss is made of ``outputs.log_probs``."""
-        return base._nothing
-
-
-def _segments(row: Mapping[str, Any]) -> Iterable[bytes]:
-    """Contents of the samples in a packed row."""
-    start = 0
-    for length in row["seq_lengths"]:
-        yield _content(row["input_ids"][start : start + length], row["labels"][start : start + length])
-        start += length
-
-
-def _content(input_ids: list[int], labels: list[int]) -> bytes:
-    return np.asarray([input_ids, labels]).tobytes()
+        return _compat.sft_prepare(self.trainer, self._unpacked, args, "unpacked")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ._sums import sums
+
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other slow them down
 
 WORDS = ["Tom", "Ann", "Bob", "has", "finds", "gives", "red", "blue", "balls", "pens", "more", "and", ".", "?", "How",
@@ -45,24 +47,6 @@ def make_model(tokenizer):
         return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
 
     return make
-
-
-def sums(n: int, seed: int = 0, bad: bool = True) -> list[dict[str, str]]:
-    """Sums in words; every second one, if ``bad``, answered with words that belong elsewhere."""
-    draw = torch.Generator().manual_seed(seed)
-    rows = []
-    for i in range(n):
-        a, b = torch.randint(0, 50, (2,), generator=draw).tolist()
-        wrong = bad and i % 2 == 1
-        more = " and finds more" * int(torch.randint(0, 3, (1,), generator=draw))
-        rows.append(
-            {
-                "prompt": f"Tom has {a} red balls{more} and finds {b} more . How many ?",
-                "completion": " zebra qux zebra 7" if wrong else f" He has {a + b} balls now .",
-                "source": "wrong" if wrong else "right",
-            }
-        )
-    return rows
 
 
 @pytest.fixture

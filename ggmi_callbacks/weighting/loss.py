@@ -69,12 +69,14 @@ class WeightedCausalLMLoss:
     ) -> None:
         self.original, self.weights, self.count = original, weights, count
         self.calls = 0
-        """Calls with gradient: whether weights reached a loss at all."""
+        """Eager calls with gradient: whether weights reached a loss at all."""
+        self._called = False
 
     def __call__(self, logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
         """Cross-entropy of the next token, weighted; arguments as ``ForCausalLMLoss`` takes them."""
         if not torch.is_grad_enabled():
             return self.original(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        self._called = True
         if not torch.compiler.is_compiling():  # a compiled graph would be made anew for each number
             self.calls += 1
         weights, count = self.weights(), kwargs.get("num_items_in_batch")
@@ -91,6 +93,11 @@ class WeightedCausalLMLoss:
         ).view(shifted.shape)
         count = (shifted != IGNORE).sum() if count is None else torch.as_tensor(count, device=nll.device)
         return (nll * fit_columns(weights, nll.shape[1])).sum() / count
+
+    def take_called(self) -> bool:
+        """Whether a loss with gradient was made here since this was last asked, compiled or not."""
+        called, self._called = self._called, False
+        return called
 
 
 def causal_lm(model: Any) -> Any:
@@ -115,19 +122,29 @@ def weigh_loss(
         count: see :class:`WeightedCausalLMLoss`.
 
     Raises:
-        ValueError: if the model's loss is not the causal language-model loss, which alone can be weighted exactly.
+        ValueError: if the model's loss is weighted already, or is not the causal language-model loss, which alone can
+            be weighted exactly.
 
     """
     inner = causal_lm(model)
     original: Any = getattr(inner, "loss_function", None)
+    if isinstance(original, WeightedCausalLMLoss):
+        raise ValueError(
+            f"the loss of this {type(inner).__name__} is weighted already: leave the other `attach` block, or take the "
+            "other callback off."
+        )
     if getattr(original, "__name__", "") != "ForCausalLMLoss":
         raise ValueError(
             f"{type(inner).__name__} uses the loss {original!r}, which cannot be weighted exactly: only the causal "
             "language-model loss of Hugging Face models can. Use Monitor, or return per-sample losses."
         )
+    before = vars(inner).get("_loss_function")
     inner.loss_function = WeightedCausalLMLoss(original, weights, count)
 
     def restore() -> None:
-        del inner._loss_function
+        if before is None:
+            del inner._loss_function
+        else:
+            inner.loss_function = before
 
     return restore

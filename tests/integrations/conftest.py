@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-
-def tokenised(dataset, tokenizer):
-    def encode(row):
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        answer = [*tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id]
-        return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
-
-    return dataset.map(encode, remove_columns=["prompt", "completion"])
+from ._jobs import callback_class, tokenised
 
 
 @pytest.fixture
 def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
-    """Build a trainer ("sft" or "trainer"), with a callback if ``policy`` is given; returns both."""
+    """Build a trainer ("sft" or "trainer", or a ``subclass``), with a callback if ``policy`` is given; returns both."""
 
     def make(
-        kind: str, policy=None, *, model=None, train=None, callback=None, output=None, trainer_kwargs=None, **args
+        kind: str,
+        policy=None,
+        *,
+        model=None,
+        train=None,
+        callback=None,
+        output=None,
+        trainer_kwargs=None,
+        subclass=lambda base: base,
+        **args,
     ):
-        model = model or make_model()
+        trainer_kwargs = trainer_kwargs or {}
+        if "model_init" not in trainer_kwargs:
+            model = model or make_model()
         train = synthetic if train is None else train
         settings = {
             "output_dir": str(output or tmp_path / "out"),
@@ -40,41 +43,29 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
         if kind == "sft":
             from trl import SFTConfig, SFTTrainer
 
-            from ggmi_callbacks.integrations.trl import GGMICallback
-
-            trainer = SFTTrainer(
+            trainer = subclass(SFTTrainer)(
                 model,
                 args=SFTConfig(**{"bf16": False, "gradient_checkpointing": False, **settings}),
                 train_dataset=train,
                 processing_class=tokenizer,
-                **(trainer_kwargs or {}),
+                **trainer_kwargs,
             )
             human = anchors
         else:
             from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-            from ggmi_callbacks.integrations.transformers import GGMICallback
-
-            trainer = Trainer(
+            trainer = subclass(Trainer)(
                 model,
                 TrainingArguments(**settings),
                 train_dataset=tokenised(train, tokenizer) if "prompt" in train.column_names else train,
                 data_collator=DataCollatorForSeq2Seq(tokenizer),
-                **(trainer_kwargs or {}),
+                **trainer_kwargs,
             )
             human = tokenised(anchors, tokenizer)
         if policy is None:
             return trainer, None
-        added = GGMICallback(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
+        added = callback_class(kind)(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
         trainer.add_callback(added)
         return trainer, added
 
     return make
-
-
-def losses(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def weights(trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -11,13 +13,12 @@ import pytest
 import torch
 from datasets import Dataset
 
-from ggmi_callbacks import Filter, Monitor, Reweight
+from ggmi_callbacks import Filter, GradientScorer, Monitor, Reweight
+from ggmi_callbacks.integrations import _compat, trl
 from ggmi_callbacks.integrations import transformers as hf
-from ggmi_callbacks.integrations import trl
 
-from ..conftest import sums
-from .conftest import tokenised
-from .test_hugging_face import BOTH
+from .._sums import sums
+from ._jobs import BOTH, tokenised
 
 
 @pytest.mark.parametrize("module", [hf, trl])
@@ -30,6 +31,94 @@ def test_a_plain_trainer_is_no_sft_trainer(make_trainer, anchors):
     trainer, _ = make_trainer("trainer")
     with pytest.raises(TypeError, match="must be the SFTTrainer"):
         trl.GGMICallback(trainer, anchors=anchors)
+
+
+def test_an_sft_trainer_is_no_plain_trainer(make_trainer, anchors):
+    trainer, _ = make_trainer("sft")
+    with pytest.raises(TypeError, match=r"from ggmi_callbacks\.integrations\.trl import GGMICallback"):
+        hf.GGMICallback(trainer, anchors=anchors)
+
+
+OTHERS = ["DPOTrainer", "KTOTrainer", "GRPOTrainer", "RewardTrainer", "RLOOTrainer", "experimental.gkd.GKDTrainer"]
+
+
+@pytest.mark.parametrize("module", [hf, trl])
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.filterwarnings("ignore")
+def test_other_trainers_of_trl_are_refused_by_name(module, name, anchors):
+    """Only its type is looked at, so a trainer that was never built will do; a subclass is no way around."""
+    folder, _, name = f"trl.{name}".rpartition(".")
+    kind = getattr(importlib.import_module(folder), name)
+    for trainer in (object.__new__(kind), object.__new__(type("Mine", (kind,), {}))):
+        with pytest.raises(TypeError, match=rf"the loss of {name} is no sum over.*GGMI knows `transformers\.Trainer`"):
+            module.GGMICallback(trainer, anchors=anchors)
+
+
+@BOTH
+def test_a_policy_that_is_none_is_refused_by_name(kind, make_trainer):
+    for policy, match in (
+        ("filter", r"`policy` must be a Policy such as .*Filter\(\).*, got 'filter'"),
+        (Filter, r"`policy` is the class Filter: make one, `policy=Filter\(\)`"),
+        (0.5, r"`policy` must be a Policy .*got 0\.5"),
+    ):
+        with pytest.raises(TypeError, match=match):
+            make_trainer(kind, policy)
+    with pytest.raises(TypeError, match=r"`scorer` is the class GradientScorer: make one"):
+        make_trainer(kind, Monitor(), callback={"scorer": GradientScorer})
+
+
+@BOTH
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
+def test_a_shadow_learning_rate_that_teaches_nothing_is_refused_and_not_replaced(kind, rate, make_trainer):
+    with pytest.raises(ValueError, match=rf"`shadow_learning_rate` must be positive, got {rate}"):
+        make_trainer(kind, Monitor(), callback={"shadow_learning_rate": rate})
+
+
+@BOTH
+def test_sources_may_be_numbers(kind, make_trainer):
+    rows = [{**row, "source": i % 3} for i, row in enumerate(sums(32))]
+    trainer, callback = make_trainer(
+        kind, Monitor(), train=Dataset.from_list(rows), callback={"source": "source", "overhead": 0.9}
+    )
+    trainer.train()
+    assert {"ggmi/gain/0", "ggmi/gain/1", "ggmi/gain/2"} <= callback.results().keys()
+    of = dict(zip(range(32), map(str, trainer.train_dataset["source"]), strict=True))
+    assert all(of[row["id"]] == row["source"] for row in callback.ledger.table.to_pylist())
+
+
+def test_a_model_that_is_none_of_hugging_face(make_trainer, anchors, tokenizer):
+    class Net(torch.nn.Module):
+        def forward(self, input_ids, labels=None):
+            return {"loss": input_ids.sum()}
+
+    with pytest.raises(ValueError, match=r"`model` \(Net\) is no language model.*task=SampleLoss\(loss\)"):
+        make_trainer("trainer", Monitor(), model=Net())
+
+
+@BOTH
+def test_a_frozen_model(kind, make_trainer, make_model):
+    with pytest.raises(ValueError, match=r"`model` \(LlamaForCausalLM\) is frozen.*add an adapter"):
+        make_trainer(kind, Monitor(), model=make_model().requires_grad_(False))
+
+
+def test_the_trl_callback_shows_its_arguments():
+    shown = inspect.signature(trl.GGMICallback).parameters
+    assert shown.keys() - {"train_dataset"} == inspect.signature(hf.GGMICallback).parameters.keys()
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
+
+
+@BOTH
+def test_the_private_names_that_the_integrations_rest_on_are_there(kind, make_trainer, monkeypatch):
+    """The canary: says which name a newer transformers or TRL has lost."""
+    trainer, _ = make_trainer(kind)
+    _compat.check(trainer)
+    for name in ("_compat.TRAINER", "_compat.SFT_TRAINER")[: 1 + (kind == "sft")]:
+        monkeypatch.setattr(_compat, name[8:], (*getattr(_compat, name[8:]), "_gone"))
+        with pytest.raises(RuntimeError, match=rf"transformers .* has no {type(trainer).__name__}\._gone"):
+            _compat.check(trainer)
+        monkeypatch.undo()
+    assert "_internal_call" in inspect.signature(trainer.save_model).parameters
+    assert "loss_function" in dir(type(trainer.model))
 
 
 @BOTH

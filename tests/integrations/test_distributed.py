@@ -11,8 +11,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from ..conftest import sums
-from .conftest import tokenised
+from .._sums import sums
+from ._jobs import tokenised
 
 JOB = str(Path(__file__).with_name("distributed_job.py"))
 

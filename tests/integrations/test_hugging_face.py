@@ -4,58 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
+from transformers import TrainerCallback
 
-from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Policy, Reweight, Scorer
+from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Reweight
 
-from .conftest import losses, weights
+from ._jobs import (
+    BOTH,
+    EqualGains,
+    Fixed,
+    callback_class,
+    gradients_of_first_step,
+    handwritten_gradients,
+    losses,
+    weights,
+)
 
-BOTH = pytest.mark.parametrize("kind", ["sft", "trainer"])
 ACCUMULATION = pytest.mark.parametrize("accumulation", [1, 4])
-
-
-class Fixed(Policy):
-    """Weights by sample order, whatever the gain."""
-
-    def __init__(self, *values: float, drops: bool = False) -> None:
-        super().__init__()
-        self.values, self.drops = values, drops
-
-    def weigh(self, gain):
-        return torch.tensor(self.values, device=gain.device)[torch.arange(len(gain)) % len(self.values)]
-
-
-class EqualGains(Scorer):
-    def gain(self, inputs, layout):
-        return torch.full((layout.n,), 0.1)
-
-
-def gradients_of_first_step(trainer) -> torch.Tensor:
-    caught = []
-
-    class Catch(__import__("transformers").TrainerCallback):
-        def on_pre_optimizer_step(self, *args, model, **kwargs):
-            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
-
-    trainer.add_callback(Catch())
-    trainer.train()
-    return caught[0]
-
-
-def handwritten_gradients(trainer, model, pattern, accumulation: int) -> torch.Tensor:
-    """sum_i w_i sum_t nll_it / N over the first ``accumulation`` micro-batches, N of all of them."""
-    iterator = iter(trainer.get_train_dataloader())
-    batches = [next(iterator) for _ in range(accumulation)]
-    total = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
-    loss = 0.0
-    for batch in batches:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["labels"][:, 1:]
-        nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100)
-        w = torch.tensor(pattern)[torch.arange(len(nll)) % len(pattern)]
-        loss = loss + (nll.sum(1) * w).sum() / total
-    loss.backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 @BOTH
@@ -165,10 +129,16 @@ def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
 def test_evaluation_is_left_alone(kind, make_trainer):
     plain, _ = make_trainer(kind)
     wanted = plain.evaluate(plain.train_dataset)["eval_loss"]
-    trainer, callback = make_trainer(kind, Filter(keep=0.25))
-    callback.on_train_begin(trainer.args, trainer.state, trainer.control)
-    assert trainer.evaluate(plain.train_dataset)["eval_loss"] == wanted
-    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == wanted
+    trainer, _ = make_trainer(kind, Filter(keep=0.25), max_steps=1)
+    found = []
+
+    class Evaluate(TrainerCallback):
+        def on_train_begin(self, *args, **kwargs):
+            found.append(trainer.evaluate(plain.train_dataset)["eval_loss"])
+
+    trainer.add_callback(Evaluate())
+    trainer.train()
+    assert found == [wanted]
 
 
 @BOTH
@@ -188,10 +158,10 @@ def test_resumed_run_is_bit_equal_to_one_never_stopped(kind, make_trainer, tmp_p
 
 @BOTH
 def test_later_epochs_remember_the_gains_of_the_first(kind, make_trainer):
-    trainer, callback = make_trainer(kind, Filter(keep=0.5), num_train_epochs=3)
-    scored = []
-    score = callback.engine.scorer.token_gain
-    callback.engine.scorer.token_gain = lambda inputs, layout: scored.append(layout.n) or score(inputs, layout)
+    scorer, scored = LikelihoodScorer(), []
+    trainer, callback = make_trainer(kind, Filter(keep=0.5), callback={"scorer": scorer}, num_train_epochs=3)
+    score = scorer.token_gain
+    scorer.token_gain = lambda inputs, layout: scored.append(layout.n) or score(inputs, layout)
     trainer.train()
     assert sum(scored) == 32
     gains = {}
@@ -211,8 +181,8 @@ def test_a_second_train_starts_anew(kind, make_trainer):
 
 @BOTH
 def test_callback_made_but_not_added_is_an_error(kind, make_trainer):
-    trainer, callback = make_trainer(kind, Monitor())
-    trainer.remove_callback(callback)
+    trainer, _ = make_trainer(kind)
+    callback_class(kind)(trainer, trainer.train_dataset.select(range(8)))
     with pytest.raises(RuntimeError, match="add_callback"):
         trainer.train()
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ggmi_callbacks import CarryIds, Filter, Monitor, Numbered, Reweight
 from ggmi_callbacks.integrations.lightning import GGMICallback
 
-from ..conftest import sums
-from .conftest import tokenised
+from .._sums import sums
+from ._jobs import tokenised
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -135,7 +135,7 @@ def test_monitor_is_bit_equal_to_no_callback(make_model, tokenizer, tmp_path):
 
 
 def test_dropped_and_weighted_samples_train_alike(make_model, tokenizer, tmp_path):
-    from .test_hugging_face import Fixed
+    from ._jobs import Fixed
 
     runs = []
     for drops in (True, False):
@@ -200,7 +200,7 @@ def test_a_classifier_with_per_sample_losses(how, policy, tmp_path):
 
 def test_weights_act_on_the_loss_of_a_classifier(tmp_path):
     """Filter at weight zero for wrong labels equals training on the rest with the same N."""
-    from .test_hugging_face import Fixed
+    from ._jobs import Fixed
 
     runs = []
     for drops in (True, False):

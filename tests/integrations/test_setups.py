@@ -16,8 +16,7 @@ from ggmi_callbacks import (
     Reweight,
 )
 
-from .conftest import losses, weights
-from .test_hugging_face import BOTH, Fixed, gradients_of_first_step
+from ._jobs import BOTH, Fixed, gradients_of_first_step, losses, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

@@ -8,9 +8,8 @@ from datasets import Dataset
 
 from ggmi_callbacks import Filter, Monitor, Reweight
 
-from ..conftest import sums
-from .conftest import losses, weights
-from .test_hugging_face import BOTH, Fixed, gradients_of_first_step
+from .._sums import sums
+from ._jobs import BOTH, Fixed, gradients_of_first_step, losses, weights
 
 PACKED = {"packing": True, "max_length": 64, "per_device_train_batch_size": 2}
 FREE = {"padding_free": True, "max_length": None}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ggmi_callbacks.weighting.loss import WeightedCausalLMLoss, fit_columns, scale_gradient
+from ggmi_callbacks.weighting.loss import WeightedCausalLMLoss, fit_columns, scale_gradient, weigh_loss
 from tests._batches import VOCABULARY, padded, samples
 
 BATCH = padded(samples(4, seed=2))
@@ -66,6 +66,32 @@ def test_weights_of_one_change_no_bit_of_the_gradient(model, count: Any) -> None
     ones = weighted(model, torch.ones(4, 1), **kwargs)
     assert torch.allclose(ones, plain, rtol=1e-6)
     assert torch.equal(gradient(model, ones), gradient(model, plain))
+
+
+def test_undoing_leaves_the_models_own_loss_and_one_that_was_set(model) -> None:
+    for before in ({}, {"_loss_function": model.loss_function}):
+        vars(model).update(before)
+        undo = weigh_loss(model, lambda: W[:, None])
+        with pytest.raises(ValueError, match=r"weighted already: leave the other `attach` block"):
+            weigh_loss(model, lambda: None)
+        undo()
+        assert {name: value for name, value in vars(model).items() if name == "_loss_function"} == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_it_is_known_whether_a_loss_was_made_with_gradient_compiled_or_not(model, compiled: bool) -> None:
+    undo = weigh_loss(model, lambda: W[:, None])
+    run = torch.compile(model, backend="aot_eager") if compiled else model
+    for _ in range(2):
+        run(**BATCH)
+        assert model.loss_function.take_called()
+        assert not model.loss_function.take_called()
+        run(**{key: value for key, value in BATCH.items() if key != "labels"})
+        with torch.no_grad():
+            run(**BATCH)
+        assert not model.loss_function.take_called()
+    undo()
 
 
 def test_without_weights_or_without_gradient_the_original_is_called(model) -> None:

@@ -1,0 +1,80 @@
+"""Every private name of transformers and TRL that the integrations rest on, with the version it was read in.
+
+Whoever touches another one puts it here: :func:`check` then says which has gone before anything fails obscurely.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+READ_IN = {"transformers": "5.23.0", "trl": "1.16.0"}
+"""Versions in which the names below were read."""
+
+LOOP = "_inner_training_loop"
+"""Method of ``Trainer``: one attempt to train, called by ``train`` and again by ``auto_find_batch_size``."""
+
+COLUMNS = "_signature_columns"
+"""Attribute of ``Trainer``: columns that reach the collator, or None before they were asked for."""
+
+TRAINER = (
+    LOOP,
+    COLUMNS,
+    "_train_batch_size",
+    "_set_signature_columns_if_needed",
+    "_remove_unused_columns",
+    "_save_checkpoint",  # calls save_model(folder, _internal_call=True) first and removes old checkpoints last
+)
+SFT_TRAINER = ("_prepare_dataset", "_formatting_func", "_is_vision_dataset", "_skip_prepare_dataset")
+HANDLER = ("callbacks", "remove_callback", "pop_callback")  # of trainer.callback_handler
+
+
+def check(trainer: Any) -> None:
+    """Raise if ``trainer`` lacks a private name that the integrations rest on.
+
+    Raises:
+        RuntimeError: naming what has gone and the versions that have it.
+
+    """
+    sft = any(kind.__name__ == "SFTTrainer" for kind in type(trainer).__mro__)
+    owners: list[tuple[Any, tuple[str, ...]]] = [(trainer, TRAINER + SFT_TRAINER if sft else TRAINER)]
+    owners.append((trainer.callback_handler, HANDLER))
+    gone = [f"{type(owner).__name__}.{name}" for owner, names in owners for name in names if not hasattr(owner, name)]
+    if gone:
+        raise RuntimeError(
+            f"transformers {transformers.__version__} (or the TRL beside it) has no {', '.join(gone)}, which "
+            f"GGMICallback rests on; they were read in {READ_IN}: install these, or report the newer version."
+        )
+
+
+def batch_size(trainer: Any) -> int:
+    """Rows in a batch of one device, as ``auto_find_batch_size`` has them now."""
+    return trainer._train_batch_size
+
+
+def signature_columns(trainer: Any) -> list[str]:
+    """Columns that the trainer lets through to its collator, found without leaving a trace in it."""
+    before = trainer._signature_columns
+    trainer._set_signature_columns_if_needed()
+    columns, trainer._signature_columns = trainer._signature_columns, before
+    return columns
+
+
+def used_columns(trainer: Any, data: Any, name: str) -> Any:
+    """``data`` (a ``datasets.Dataset``) without the columns that never reach the collator."""
+    before = trainer._signature_columns
+    try:
+        return trainer._remove_unused_columns(data, description=name)
+    finally:
+        trainer._signature_columns = before
+
+
+def sft_prepare(trainer: Any, data: Any, args: Any, name: str) -> Any:
+    """``SFTTrainer``'s own preprocessing of ``data``, without packing."""
+    return trainer._prepare_dataset(data, trainer.processing_class, args, False, trainer._formatting_func, name)
+
+
+def sft_skips_preparation(trainer: Any) -> bool:
+    """Whether an ``SFTTrainer`` takes its data as they are, images among them."""
+    return trainer._is_vision_dataset or trainer._skip_prepare_dataset
