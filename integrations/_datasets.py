@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ggmi_callbacks.data import Numbered
+from ggmi_callbacks.data import Numbered, SampleData
 from ggmi_callbacks.tasks import SAMPLE_KEY
 
 
@@ -26,6 +26,8 @@ class Samples:
     """Source of each sample, by id."""
     per_row: int = 1
     """Most samples in a row."""
+    table: SampleData | None = None
+    """What scorers may read of the samples, by id; None for a stream."""
 
 
 def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -> Samples:
@@ -44,7 +46,10 @@ def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -
     if data is None:
         raise ValueError("`trainer` has no `train_dataset`, so there are no samples to score.")
     sources = None if source is None else read_sources(data, source)
-    return Samples(data, number(data, ranks, rank), len(data) if hasattr(data, "__len__") else None, sources)
+    numbered = number(data, ranks, rank)
+    if not hasattr(data, "__len__"):
+        return Samples(data, numbered, None, sources)
+    return Samples(data, numbered, len(data), sources, table=SampleData(data))
 
 
 def read_sources(data: Any, column: str) -> list[str | None]:

@@ -27,6 +27,7 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from transformers import Trainer
 
+from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.integrations import _compat, _packing
 from ggmi_callbacks.integrations import transformers as base
 from ggmi_callbacks.integrations._anchors import naming_columns
@@ -176,11 +177,14 @@ class GGMICallback(base.GGMICallback):
         if not _packing.is_packed(data):
             return dataclasses.replace(super()._read_samples(None), sources=sources)
         per_row = _packing.sizes(data)
+        table = None
         if self._unpacked is None:
             ids, size = _packing.number_packed(data), sum(per_row)
         else:
-            ids, size = _packing.match(data, self._prepare_unpacked(), args.max_length), len(self._unpacked)
-        return Samples(data, data.add_column(SAMPLE_KEY, ids), size, sources, max(per_row))
+            prepared = self._prepare_unpacked()
+            ids, size = _packing.match(data, prepared, args.max_length), len(self._unpacked)
+            table = SampleData(self._unpacked, tokens=prepared)
+        return Samples(data, data.add_column(SAMPLE_KEY, ids), size, sources, max(per_row), table)
 
     def _prepare_unpacked(self) -> datasets.Dataset:
         args = copy.copy(self.trainer.args)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
+
+if TYPE_CHECKING:
+    from ggmi_callbacks.engine.refill import Refill
 
 _MANY = 64  # samples that were scored and gave no gain, before an acting policy says that it cannot act
 
@@ -111,6 +114,10 @@ class GainEngine:
         self.budget = Budget(self.overhead, self.device)
         self.optimizer: torch.optim.Optimizer | None = None
         """The run's optimiser, for scorers that are aware of it."""
+        self.loader: Refill | None = None
+        """The loader that refills what is dropped, if there is one; it sets itself."""
+        self.loader_state: dict[str, Any] | None = None
+        """Its state, from :meth:`load_state_dict` until it is made."""
         self.step = 0
         self.shadow: Shadow | None = None
         names = sorted({s for s in sources or () if s is not None})
@@ -204,7 +211,7 @@ class GainEngine:
         rows = batch.write(self.ledger, self.step)
         inputs, layout, weights = batch.inputs, batch.layout, batch.weights
         kept, count = None, layout.target.sum()
-        if self.policy.drops:
+        if self.policy.drops and batch.origin != "screened":
             inputs, kept = self.probe.task.select(inputs, layout, weights)
             layout = self.probe.task.layout(inputs, max(1, len(kept)))
             weights = torch.ones_like(weights[:1]).expand(layout.n)
@@ -377,6 +384,7 @@ class GainEngine:
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
             "intake": self.intake.state_dict(),
+            "loader": None if self.loader is None else self.loader.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], step: int | None = None) -> None:
@@ -402,6 +410,7 @@ class GainEngine:
         self.policy.load_state_dict(state["policy"])
         self.recorder.load_state_dict(state["recorder"])
         self.intake.load_state_dict(state["intake"])
+        self.loader_state = state["loader"]
 
     def _take(self, inputs: Inputs) -> Candidates:
         self._require_prepared("observe")

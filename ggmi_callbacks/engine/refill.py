@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from ggmi_callbacks.data import to_device
 from ggmi_callbacks.distributed import is_distributed, rank_and_size
@@ -47,13 +47,8 @@ class Refill:
             raise TypeError(f"`loader` must be a DataLoader of a data set with a length, got {type(loader).__name__}.")
         if not engine.policy.drops:
             raise ValueError(f"{engine.policy!r} drops nothing, so there is nothing to refill: use `loader` itself.")
-        if loader.batch_size is None or not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
-            raise ValueError(
-                "`loader` has a sampler of its own, whose order a refilled loader cannot keep: shuffle=True or False, "
-                "or Filter(refill=False), which trains on smaller batches."
-            )
         self.engine, self.loader, self.seed = engine, loader, seed
-        self.batch_size = loader.batch_size
+        self.batch_size, self._shuffles = _batching(loader)
         share = getattr(engine.policy, "keep", None) or 1.0
         self.candidates = math.ceil(self.batch_size / share)
         """Samples that are drawn and scored together: about as many as it takes for one batch."""
@@ -62,6 +57,10 @@ class Refill:
         self._drawn = 0  # of them
         self._kept = 0  # of those that were drawn
         self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their scores [2 + parts]
+        self._yielded = 0  # batches of this iteration
+        engine.loader = self
+        if engine.loader_state is not None:
+            self.load_state_dict(engine.loader_state)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -73,11 +72,18 @@ class Refill:
 
     def __iter__(self) -> Iterator[Any]:
         candidates = self._candidates()
-        for _ in range(len(self)):
+        while self._yielded < len(self):
             while not self._full():
                 rows, batch = next(candidates)
                 self._screen(rows, batch)
+            self._yielded += 1
             yield self._batch()
+        self._yielded = 0
+
+    @property
+    def yielded(self) -> int:
+        """Batches of the present iteration so far, also after a restart."""
+        return self._yielded
 
     def state_dict(self) -> dict[str, Any]:
         """Where the draw is, and the samples that wait, by position."""
@@ -85,14 +91,14 @@ class Refill:
         return {
             "pass": self._pass,
             "order": torch.tensor(self._order, dtype=torch.long),
-            "drawn": (self._drawn, self._kept),
+            "drawn": (self._drawn, self._kept, self._yielded),
             "waiting": [int(row[SAMPLE_KEY]) for row, _ in self._waiting],
             "gains": torch.stack(gains).cpu() if gains else torch.empty(0),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
-        self._pass, (self._drawn, self._kept) = state["pass"], state["drawn"]
+        self._pass, (self._drawn, self._kept, self._yielded) = state["pass"], state["drawn"]
         self._order = state["order"].tolist()
         rows = [self.dataset[i] for i in state["waiting"]]
         self._waiting = deque(zip(rows, state["gains"].to(self.engine.device), strict=True))
@@ -121,7 +127,7 @@ class Refill:
         if keeps is not None:
             self.engine.leave_out((~keeps).nonzero().flatten()[rank::size])
             positions = positions[keeps.cpu()]
-        if isinstance(self.loader.sampler, RandomSampler):
+        if self._shuffles:
             draw = torch.Generator().manual_seed(self.seed + self._pass)
             positions = positions[torch.randperm(len(positions), generator=draw)]
         share = len(positions) // size * size or len(positions)  # every rank draws as many
@@ -158,6 +164,29 @@ class Refill:
         batch = self.loader.collate_fn([row for row, _ in chosen])
         batch[GAIN_KEY] = torch.stack([gain for _, gain in chosen])
         return batch
+
+
+def _batching(loader: DataLoader[Any]) -> tuple[int, bool]:
+    """Batch size of ``loader``, and whether it shuffles."""
+    sampler: Any = loader.sampler
+    size = loader.batch_size
+    if size is None and type(loader.batch_sampler) is BatchSampler:  # as Accelerate makes them
+        sampler, size = loader.batch_sampler.sampler, loader.batch_sampler.batch_size
+    if size is None or not isinstance(sampler, (RandomSampler, SequentialSampler)):
+        raise ValueError(
+            "`loader` has a sampler of its own, whose order a refilled loader cannot keep: shuffle=True or False, or "
+            "Filter(refill=False), which trains on smaller batches."
+        )
+    return size, isinstance(sampler, RandomSampler)
+
+
+def can_refill(loader: DataLoader[Any]) -> bool:
+    """Whether ``loader`` draws its rows in an order that a refilled loader keeps."""
+    try:
+        _batching(loader)
+    except ValueError:
+        return False
+    return True
 
 
 class _WithRows:
