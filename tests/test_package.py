@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,11 @@ def test_every_public_name_is_there_and_metrics_are_whole():
 def test_the_command_line_starts_without_torch():
     code = "import sys, ggmi_callbacks.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_build_ships_every_package():
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    root = Path(__file__).parent.parent
+    shipped = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(p.parent.relative_to(root).parts) for p in (root / "ggmi_callbacks").rglob("__init__.py")}
+    assert set(shipped) == found | {"ggmi_callbacks.integrations"}

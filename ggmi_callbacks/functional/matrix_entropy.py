@@ -75,8 +75,8 @@ def matrix_entropy(
     Args:
         x: [n, d] or [n] samples, such as embeddings.
         alpha: order, in (0, inf]; 1 is the von Neumann entropy.
-        kernel: ``"gaussian"``, exp(-|a - b|^2 / (2 bandwidth^2)); ``"cosine"``, which must be positive definite
-            as it stands: a.b / (|a| |b|); or a function of [n, d] and [m, d] that returns [n, m], positive
+        kernel: ``"gaussian"``, ``exp(-|a - b|^2 / (2 bandwidth^2))``; ``"cosine"``, which must be positive definite
+            as it stands: ``a.b / (|a| |b|)``; or a function of [n, d] and [m, d] that returns [n, m], positive
             definite with a constant diagonal.
         bandwidth: of the Gaussian kernel; by default the median distance between different samples (beyond
             2048 samples that of 2048 evenly spaced ones).

@@ -194,8 +194,7 @@ def pointwise_weight_information(first_nll: Tensor, final_nll: Tensor, *, estima
 
     Mixture: ``first_nll - final_nll``, by how much training shortened the code of the sample. Loss
     difference: ``log 2 + psi(k_s) - psi(k)``, how much the sign of a pair's loss difference gives away about
-        its coin (negative
-    where the twin that was *not* trained on has the smaller loss).
+    its coin (negative where the twin that was *not* trained on has the smaller loss).
 
     Args:
         first_nll: [n] as in :func:`weight_information`.
@@ -233,7 +232,7 @@ def loss_difference_information(
         I(D; U) = E\left[\log 2 - h\big(P(D > 0 \mid |D|)\big)\right] \in [0, \log 2]
 
     with D the loss of the twin held out minus that of the twin held in, h the binary entropy in nats: the
-    Jensen-Shannon divergence between the law of D and its reflection. |D| is binned into about n^(1/3) bins
+    Jensen-Shannon divergence between the law of D and its reflection. ``|D|`` is binned into about n^(1/3) bins
     of equal mass, which can only lose information, and the plug-in bias is taken out by writing the digamma
     function for the logarithm of a count. So around zero the estimate is unbiased, and may come out slightly
     negative; with a 0/1 loss there is one bin and no loss. Meant for 20 pairs and more.

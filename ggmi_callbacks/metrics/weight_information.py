@@ -59,7 +59,7 @@ class WeightInformation(InformationMetric):
     - ``first_nll`` (:class:`~torch.Tensor`): [n] code length of each sample before training on it; for
       ``"loss_difference"`` the loss of its twin that is not trained on
     - ``final_nll`` (:class:`~torch.Tensor`): [n] code length of the same sample, or its twin, after training
-    on it
+      on it
 
     In the mixture either may come without the other, when first visits are long past before the final lengths
     are known. Their means are then compared, and the interval is unpaired: wider, as the two are taken for

@@ -51,8 +51,8 @@ def noisy_mean_twin_information(n: int, s2: float, q2: float) -> float:
         \int f(D) \left[\log 2 - h\left(\frac{f(D)}{f(D) + f(-D)}\right)\right] dD
 
     D = (out - in)(out + in) / 2, with out and in the distances of the twins from W, is half the product of two
-    correlated Gaussians: f is a Bessel function K_0 of |D| times exp(slope D), so that the odds of its sign are
-    exp(2 slope |D|), and one quadrature is left. Times n it is a lower bound on :func:`noisy_mean_information`.
+    correlated Gaussians: f is a Bessel function K_0 of ``|D|`` times exp(slope D), so that the odds of its sign are
+    ``exp(2 slope |D|)``, and one quadrature is left. Times n it is a lower bound on :func:`noisy_mean_information`.
 
     Args:
         n: number of samples.
