@@ -311,8 +311,10 @@ class GainEngine:
             "cache": None if self._cache is None else (self._cache.values.clone(), self._cache.known.clone()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back :meth:`state_dict`; call it before :meth:`prepare`."""
+    def load_state_dict(self, state: dict[str, Any], step: int | None = None) -> None:
+        """Take back :meth:`state_dict`; call it before :meth:`prepare`. ``step``: at which the run goes on."""
+        if step is not None and state["step"] != step:
+            raise ValueError(f"the state was written at step {state['step']}, the run goes on at step {step}.")
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
         self._looked_at = state["looked_at"]

@@ -38,6 +38,8 @@ class Probe:
         self._remembered: dict[Any, Any] | None = None
         self.active = False
         """True while the probe itself runs the model, so that hooks on it stand aside."""
+        self.autocast_dtype: torch.dtype | None = None
+        """Autocast of every evaluation, best that of the training forward; None for none."""
 
     @property
     def trainable(self) -> Parameters:
