@@ -94,7 +94,7 @@ class CausalLM(Task):
 
     def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.plain_log_probs`; the model builds its logits, without a loss of its own."""
-        forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch")}
+        forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch", "use_cache")}
         logits, labels = model(**forward, use_cache=False).logits, self._labels(inputs)
         kept = inputs.get(_SOME)
         if kept is None:
