@@ -184,9 +184,11 @@ class GainEngine:
         nll = self.ledger.write(self.step, ids.flatten(), source, gain, weights)
         kept, count = None, layout.target.sum()
         if self.policy.drops:
-            inputs, kept = self.probe.task.select(inputs, layout, weights)
-            layout = self.probe.task.layout(inputs, max(1, len(kept)))
-            weights = torch.ones_like(weights[:1]).expand(layout.n)
+            left, found = self.probe.task.select(inputs, layout, weights)
+            if len(found) >= self.probe.task.fewest(self.probe.model):  # else all of them run, weights and all
+                inputs, kept = left, found
+                layout = self.probe.task.layout(inputs, max(1, len(kept)))
+                weights = torch.ones_like(weights[:1]).expand(layout.n)
         if self.first_epoch:
             self.recorder.count(layout)
         self._current = _Step(inputs, layout, kept, weights, nll, count, scored)
