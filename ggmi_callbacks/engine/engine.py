@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ggmi_callbacks.data import check_anchors, to_device
 from ggmi_callbacks.distributed import broadcast, gather_padded
@@ -302,6 +302,7 @@ class GainEngine:
         """Everything that a bit-equal resumption needs; every rank must call it."""
         self._flush()
         return {
+            "anchors": self._anchors_digest(),
             "step": self.step,
             "looked_at": self._looked_at,
             "seen": (self._seen, self._scored),
@@ -316,7 +317,9 @@ class GainEngine:
     def load_state_dict(self, state: dict[str, Any], step: int | None = None) -> None:
         """Take back :meth:`state_dict`; call it before :meth:`prepare`. ``step``: at which the run goes on."""
         if step is not None and state["step"] != step:
-            raise ValueError(f"the state was written at step {state['step']}, the run goes on at step {step}.")
+            raise ValueError(f"the state was written at another step ({state['step']}), the run goes on at {step}.")
+        if state["anchors"] != self._anchors_digest():
+            raise ValueError("the state was written by a run with other anchors.")
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step, (self._seen, self._scored) = state["step"], state["seen"]
         self._looked_at = state["looked_at"]
@@ -328,6 +331,10 @@ class GainEngine:
         self.recorder.load_state_dict(state["recorder"])
         if self._cache is not None and state["cache"] is not None:
             self._cache.values, self._cache.known = (values.clone() for values in state["cache"])
+
+    def _anchors_digest(self) -> float:
+        leaves = [leaf for batch in self.anchors for leaf in tree_leaves(dict(batch)) if isinstance(leaf, Tensor)]
+        return float(sum(leaf.double().square().sum() for leaf in leaves))
 
     def _check_shadow(self, shadow: Shadow) -> None:
         if shadow.improved:
