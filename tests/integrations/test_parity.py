@@ -13,8 +13,8 @@ from ggmi_callbacks import Filter, Reweight
 from ggmi_callbacks.integrations.lightning import GGMICallback
 from ggmi_callbacks.integrations.loop import CarryIds, GainEngine, Numbered, attach, batches
 
+from ._lightning import Wrapper
 from .conftest import tokenised, weights
-from .test_lightning import Wrapper
 
 LR = 1e-2
 
