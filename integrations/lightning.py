@@ -18,7 +18,9 @@ call whenever it needs to and that logs nothing; a policy that acts wants the sa
     GGMICallback(anchors=human, policy=Filter(keep=0.5), sample_loss=Module.losses)
 
 Numbers go through ``pl_module.log``; the engine's state rides in Lightning's checkpoints. Under accumulation
-Lightning averages the losses of micro-batches, so there N is each micro-batch's own.
+Lightning averages the losses of micro-batches, so there N is each micro-batch's own. Under ``Filter`` a batch shrinks
+to what is kept of it, and N stays that of the whole: a step is shorter by what was dropped. Load batches of B / keep
+samples to train on B.
 """
 
 from __future__ import annotations

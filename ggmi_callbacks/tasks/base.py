@@ -92,10 +92,6 @@ class Task(ABC):
         This is the one host synchronisation of a filtered step.
         """
 
-    def fewest(self, model: nn.Module) -> int:
-        """Fewest samples that a training forward of ``model`` can do with; 0 if what :meth:`select` leaves will do."""
-        return 0
-
     def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """:meth:`log_probs` from plain operations only, so that forward-mode differentiation goes through."""
         return self.log_probs(model, inputs)
@@ -114,3 +110,7 @@ class Task(ABC):
     def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
         """Positions [B, T'] that belong to a prompt, or None if the task has no prompts."""
         return None
+
+    def fewest(self, model: nn.Module) -> int:
+        """Fewest samples that a training forward of ``model`` can do with; 0 if what :meth:`select` leaves will do."""
+        return 0

@@ -150,6 +150,6 @@ class Attachment:
 
     def _makes_cache(self, inputs: Inputs) -> bool:
         inner, asked = causal_lm(self.model), inputs.get("use_cache")
-        if getattr(inner, "is_gradient_checkpointing", False):  # which leaves it out in training
+        if not (getattr(getattr(inner, "config", None), "use_cache", False) if asked is None else asked):
             return False
-        return bool(getattr(getattr(inner, "config", None), "use_cache", False) if asked is None else asked)
+        return not any(getattr(m, "gradient_checkpointing", False) for m in inner.modules())  # which leaves it out

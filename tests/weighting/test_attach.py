@@ -197,3 +197,9 @@ def test_evaluation_passes_by(model) -> None:
         with torch.no_grad():
             model(**BATCH)
     assert len(watched.ledger) == 0
+
+
+def test_gradient_checkpointing_makes_no_cache_and_needs_no_refusal(model) -> None:
+    model.gradient_checkpointing_enable()
+    with attach(engine(model)):
+        model(**row_of_segments())
