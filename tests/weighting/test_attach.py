@@ -199,6 +199,7 @@ def test_evaluation_passes_by(model) -> None:
     assert len(watched.ledger) == 0
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the name of the switch
 def test_gradient_checkpointing_makes_no_cache_and_needs_no_refusal(model) -> None:
     model.gradient_checkpointing_enable()
     with attach(engine(model)):
