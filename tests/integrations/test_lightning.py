@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from ggmi_callbacks import Filter, Monitor, Reweight
 from ggmi_callbacks.integrations.lightning import GGMICallback
 
+from .._loop import Pattern
 from ..conftest import sums
 from ._lightning import Classifier, Manual, Wrapper, fit, parameters, point_callback, points, text_loader
 
@@ -47,15 +48,13 @@ def test_monitor_is_bit_equal_to_no_callback(make_model, tokenizer, tmp_path):
 
 
 def test_dropped_and_weighted_samples_train_alike(make_model, tokenizer, tmp_path):
-    from .test_hugging_face import Fixed
-
     runs = []
     for drops in (True, False):
         module = Wrapper(make_model())
         anchors = text_loader(tokenizer, sums(12, 1, bad=False))
         fit(
             module,
-            GGMICallback(anchors, policy=Fixed(1.0, 0.0, drops=drops)),
+            GGMICallback(anchors, policy=Pattern(1.0, 0.0, drops=drops)),
             text_loader(tokenizer, sums(24)),
             tmp_path,
         )
@@ -105,12 +104,10 @@ def test_a_classifier_with_per_sample_losses(policy, tmp_path):
 
 def test_weights_act_on_the_loss_of_a_classifier(tmp_path):
     """Filter at weight zero for wrong labels equals training on the rest with the same N."""
-    from .test_hugging_face import Fixed
-
     runs = []
     for drops in (True, False):
         module = Classifier()
-        fit(module, point_callback(policy=Fixed(1.0, 0.0, 0.0, drops=drops)), DataLoader(points(32), 8), tmp_path)
+        fit(module, point_callback(policy=Pattern(1.0, 0.0, 0.0, drops=drops)), DataLoader(points(32), 8), tmp_path)
         runs.append(parameters(module))
     assert (runs[0] - runs[1]).norm() <= 1e-6 * runs[0].norm()
     plain = Classifier()
