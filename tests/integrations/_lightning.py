@@ -79,7 +79,7 @@ def points(n, seed=0, flipped=0.0):
 def point_callback(anchors=None, **settings):
     """A callback for :class:`Classifier`, whose shadow learns something."""
     settings = {"sample_loss": Classifier.losses, "shadow_learning_rate": 0.1, "shadow_epochs": 8, **settings}
-    return GGMICallback(points(64, seed=1) if anchors is None else anchors, **settings)
+    return GGMICallback(points(192, seed=1) if anchors is None else anchors, **settings)
 
 
 def text_loader(tokenizer, rows, shuffle=False, batch=4):

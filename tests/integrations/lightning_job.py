@@ -40,7 +40,7 @@ def points(n, seed):
 
 def run(folder: Path, name: str, ckpt_path: str | None = None) -> None:
     shadow = {"shadow_learning_rate": 0.1, "shadow_epochs": 8}
-    callback = GGMICallback(points(64, 1), policy=Reweight(), sample_loss=Classifier.losses, **shadow)
+    callback = GGMICallback(points(192, 1), policy=Reweight(), sample_loss=Classifier.losses, **shadow)
     keep = ModelCheckpoint(folder / "c", filename="{step}", every_n_train_steps=4, save_top_k=-1)
     trainer = lightning.Trainer(
         max_epochs=2,

@@ -110,7 +110,7 @@ def test_batches_are_taken_as_they_are(form, gains, wanted, tokenizer):
 )
 def test_anchors_that_are_no_texts(anchors, tmp_path):
     ledgers = []
-    for given in (anchors(points(64, 1)), DataLoader(points(64, 1), 8)):
+    for given in (anchors(points(192, 1)), DataLoader(points(192, 1), 8)):
         callback = point_callback(given)
         fit(Classifier(), callback, DataLoader(points(32), 8), tmp_path)
         ledgers.append(callback.ledger.table["gain"].to_pylist())
@@ -133,7 +133,7 @@ def test_anchors_pass_through_the_modules_own_transfer_hooks(tmp_path):
 
     callback = point_callback()
     fit(Scaling(), callback, DataLoader(points(32), 8), tmp_path)
-    assert torch.equal(callback.engine.anchors[0]["ggmi_batch"][0], 3 * points(64, 1)[:8][0])
+    assert torch.equal(callback.engine.anchors[0]["ggmi_batch"][0], 3 * points(192, 1)[:8][0])
 
 
 # -- what cannot be taken --------------------------------------------------------------------------------------------

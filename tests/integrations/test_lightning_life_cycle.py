@@ -36,7 +36,7 @@ def job(make_model, tokenizer):
     def job(kind, policy=None, anchors=1, **settings):
         if kind == "own loss":
             loader = DataLoader(points(32), 8)
-            return Classifier(), point_callback(points(32, anchors), policy=policy, **settings), loader
+            return Classifier(), point_callback(points(192, anchors), policy=policy, **settings), loader
         human = text_loader(tokenizer, sums(12, anchors, bad=False))
         return Wrapper(make_model()), GGMICallback(human, policy=policy, **settings), text_loader(tokenizer, sums(32))
 

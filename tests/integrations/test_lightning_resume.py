@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def job(anchors=1):
-    return Classifier(), point_callback(points(64, anchors), policy=Reweight()), DataLoader(points(32), 8)
+    return Classifier(), point_callback(points(192, anchors), policy=Reweight()), DataLoader(points(32), 8)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def normed() -> nn.Module:
 
 
 def prepared(model: nn.Module, policy: Policy, **settings: Any) -> GainEngine:
-    anchors = batches([points(4, seed) for seed in range(1, 7)])
+    anchors = batches([points(8, seed) for seed in range(1, 17)])
     engine = GainEngine(
         model,
         anchors,
