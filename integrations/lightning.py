@@ -1,25 +1,35 @@
 """GGMI for ``lightning.Trainer`` (and ``pytorch_lightning``).
 
-    trainer = Trainer(callbacks=[GGMICallback(anchors=loader, policy=Filter(keep=0.5))])
+    trainer = Trainer(callbacks=[GGMICallback(anchors=human, policy=Filter(keep=0.5))])
     trainer.fit(module, train_loader)
 
-A LightningModule around a Hugging Face causal LM needs no change: its model is found, and each training forward
-passes through the engine. Any other module says what its samples cost: ``training_step`` returns their losses [n]
-under ``"sample_loss"`` beside ``"loss"``, or ``sample_loss=`` computes them from module and batch.
+A LightningModule around a Hugging Face causal LM needs no change: its model is found, however deep, and each training
+forward passes through the engine. Any other module says what its samples cost, in one function that the engine may
+call whenever it needs to and that logs nothing; a policy that acts wants the same losses from ``training_step``:
+
+    class Module(LightningModule):
+        def losses(self, batch):                                       # [n], nats
+            return cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+
+        def training_step(self, batch, index):
+            losses = self.losses(batch)
+            return {"loss": losses.mean(), "sample_loss": losses}
+
+    GGMICallback(anchors=human, policy=Filter(keep=0.5), sample_loss=Module.losses)
 
 Numbers go through ``pl_module.log``; the engine's state rides in Lightning's checkpoints. Under accumulation
-Lightning averages the losses of micro-batches, so there N is each micro-batch's own.
+Lightning averages the losses of micro-batches, so there N is each micro-batch's own. Under ``Filter`` a batch shrinks
+to what is kept of it, and N stays that of the whole: a step is shorter by what was dropped. Load batches of B / keep
+samples to train on B.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 try:
     import pytorch_lightning  # which lightning brings along
@@ -34,15 +44,15 @@ except ImportError:  # pragma: no cover - pytorch_lightning alone
 
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
-from ggmi_callbacks.integrations.loop import batches
-from ggmi_callbacks.policies import Monitor, Policy
+from ggmi_callbacks.integrations._language_model import find_language_model
+from ggmi_callbacks.integrations._lightning_anchors import anchor_batches, take
+from ggmi_callbacks.integrations._lightning_trainer import autocast_dtype, batch_capacity, check_strategy, peak_rate
+from ggmi_callbacks.integrations._own_loss import own_loss
+from ggmi_callbacks.integrations._ranks import gather_states, own_state
+from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import Scorer
-from ggmi_callbacks.tasks import SampleLoss, unwrap_batch, wrap_batch
+from ggmi_callbacks.tasks import CausalLM, SampleLoss
 from ggmi_callbacks.weighting.attach import attach
-from ggmi_callbacks.weighting.loss import causal_lm
-
-SAMPLE_LOSS = "sample_loss"
-"""Key of per-sample losses [n] in what ``training_step`` returns."""
 
 _BASES = tuple(dict.fromkeys((Callback, pytorch_lightning.Callback)))  # one class may not serve the other's trainer
 
@@ -50,21 +60,28 @@ _BASES = tuple(dict.fromkeys((Callback, pytorch_lightning.Callback)))  # one cla
 class GGMICallback(*_BASES):  # type: ignore[misc]
     """Monitors, filters or reweights the training samples of a LightningModule by their gain.
 
+    A callback serves one ``fit`` at a time, and a second one anew. After it, however it ends, module and trainer are
+    as they were before.
+
     Args:
-        anchors: real examples: a loader, a sequence of batches, or a data set collated as the training set is.
+        anchors: real examples of the task: a loader or other iterable of batches; or rows as those of the training
+            set, which its loader's ``collate_fn`` makes batches of: a data set, a list, a stream that ends, or the
+            path of a ``.jsonl``, ``.json`` or ``.parquet`` file.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; :class:`~ggmi_callbacks.LikelihoodScorer` by default.
-        model_attribute: name of the module's attribute that is the causal LM, if there are several.
+        model_attribute: where the causal LM is in the module, if there are several (``"net.lm"``).
         sample_loss: ``(module, batch) -> losses [n]`` for modules that are no language models.
         sources: name of each sample's source by id; ids ride in the batch under ``"ggmi_sample"``
             (:class:`~ggmi_callbacks.Numbered`, :class:`~ggmi_callbacks.CarryIds`).
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
-        shadow_learning_rate: of the shadow; the optimiser's own by default.
+        shadow_learning_rate: of the shadow; the highest of the optimiser's schedule by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
         seed: of the engine's own draws.
 
     Raises:
-        ValueError: at the start of fitting, naming what cannot be scored or weighted exactly.
+        TypeError: if ``policy`` is no policy.
+        ValueError: here or at the start of fitting, naming what cannot be scored or weighted exactly.
+        RuntimeError: at the start of fitting, if the trainer has another GGMICallback.
 
     """
 
@@ -83,13 +100,36 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.seed = seed
-        self.anchors, self.policy, self.scorer = anchors, policy or Monitor(), scorer
-        self.model_attribute, self.sample_loss, self.sources = model_attribute, sample_loss, sources
-        self.overhead, self.shadow_learning_rate, self.shadow_epochs = overhead, shadow_learning_rate, shadow_epochs
-        self.engine: GainEngine
+        if model_attribute is not None and sample_loss is not None:
+            raise ValueError(
+                f"give `model_attribute` (got {model_attribute!r}) for a language model, or `sample_loss` for any "
+                "other, not both."
+            )
+        if shadow_learning_rate is not None and not shadow_learning_rate > 0:
+            raise ValueError(f"`shadow_learning_rate` must be positive, got {shadow_learning_rate}.")
+        self.policy = Monitor() if policy is None else check_policy(policy)
+        self.anchors = take(anchors) if isinstance(anchors, Iterator) else anchors  # a second fit needs them again
+        self.model_attribute, self.sample_loss = model_attribute, sample_loss
+        self.shadow_learning_rate = shadow_learning_rate
+        self._settings: dict[str, Any] = {
+            "policy": self.policy,
+            "scorer": scorer,
+            "sources": sources,
+            "num_samples": None if sources is None else len(sources),
+            "overhead": overhead,
+            "shadow_epochs": shadow_epochs,
+            "seed": seed,
+        }
+        self._engine: GainEngine | None = None
         self._saved: dict[str, Any] | None = None
-        self._undo: list[Callable[[], Any]] = []
+        self._installed = ExitStack()
+
+    @property
+    def engine(self) -> GainEngine:
+        """The engine of the present fit, or else of the last one; RuntimeError before the first."""
+        if self._engine is None:
+            raise RuntimeError("nothing has been measured yet: call `trainer.fit` first.")
+        return self._engine
 
     @property
     def ledger(self) -> Ledger:
@@ -97,10 +137,22 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         return self.engine.ledger
 
     def results(self) -> dict[str, Any]:
-        """Return the last logged numbers, the estimators behind them and the shadow's cost."""
+        """Return the numbers of the run, the estimators behind them and the shadow's cost."""
         return self.engine.results()
 
     # -- events ------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse, before anything is trained, what cannot be had; forget the state of another run."""
+        if stage != "fit":
+            return
+        self._saved = None
+        check_strategy(trainer)
+        if (count := sum(isinstance(callback, GGMICallback) for callback in trainer.callbacks)) > 1:
+            raise RuntimeError(
+                f"the trainer has {count} GGMICallbacks, and each would score what the others leave: take out all but "
+                "one. To compare policies, fit once with each."
+            )
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Build the engine on the model where it is now, train the shadow, and put the engine in the way."""
@@ -109,39 +161,13 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
                 f"{type(self.policy).__name__} cannot see which forward of a manual optimisation is the loss to weigh: "
                 "use Monitor, or automatic optimisation with one optimiser."
             )
-        name, model = self._find_model(pl_module)
-        loader = trainer.train_dataloader
-        lr = self.shadow_learning_rate or trainer.optimizers[0].param_groups[0]["lr"] or 1e-4
-        self.engine = GainEngine(
-            model,
-            batches(self._anchor_loader(loader)),
-            policy=self.policy,
-            scorer=self.scorer,
-            task=None if name else SampleLoss(self.sample_loss or self._losses_of_step),
-            sources=self.sources,
-            learning_rate=lr,
-            shadow_epochs=self.shadow_epochs,
-            overhead=self.overhead,
-            num_samples=None if self.sources is None else len(self.sources),
-            capacity=getattr(loader, "batch_size", None),
-            seed=self.seed,
-            progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
-        )
-        self.engine.optimizer = trainer.optimizers[0]
-        with trainer.precision_plugin.train_step_context():
-            if self._saved is None:
-                self.engine.prepare()
-            else:
-                self.engine.load_state_dict(self._saved)
-        if name:
-            attachment = attach(self.engine, model)
-            attachment.__enter__()
-            self._undo = [lambda: attachment.__exit__()]
-        else:
-            self._undo = [self._wrap_training_step(pl_module)]
+        called = None if self.sample_loss else find_language_model(pl_module, self.model_attribute)
+        self._engine = engine = self._make_engine(trainer, pl_module, called)
+        self._start(engine, trainer, pl_module)
+        self._installed.enter_context(own_loss(engine, pl_module) if called is None else attach(engine, called))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the engine whether samples are new."""
+        """Tell the engine that a pass over the data begins."""
         self.engine.begin_epoch(trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
@@ -149,113 +175,68 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         if trainer.fit_loop._should_accumulate():
             return
         self.engine.end_step()
-        if trainer.global_step % trainer.log_every_n_steps == 0:
-            numbers = self.engine.log()
-            pl_module.log("ggmi/gain", numbers.pop("ggmi/gain", float("nan")), prog_bar=True)
-            pl_module.log_dict(numbers)
+        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+            for name, value in self.engine.log().items():
+                pl_module.log(name, value, prog_bar=name == "ggmi/gain")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the whole run's GGMI and take the engine out of the way."""
-        try:
+        with self._installed:
             numbers = {**self.engine.log(), **self.engine.finish()}
             for logger in trainer.loggers:
                 logger.log_metrics(numbers, step=trainer.global_step)
-        finally:
-            self._detach()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the engine out of the way."""
-        self._detach()
+        self._installed.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The engine's state, for Lightning's checkpoint."""
-        return self.engine.state_dict() if hasattr(self, "engine") else {}
+        """The engine's state on every rank, for Lightning's checkpoint."""
+        engine = self._engine
+        return {} if engine is None or engine.shadow is None else gather_states(engine.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's state until training starts."""
         self._saved = state_dict or None
 
-    # -- translation -------------------------------------------------------------------------------------------------
+    # -- the engine --------------------------------------------------------------------------------------------------
 
-    def _detach(self) -> None:
-        while self._undo:
-            self._undo.pop()()
-
-    def _anchor_loader(self, train_loader: Any) -> Iterable[Any]:
-        if not hasattr(self.anchors, "__getitem__") or isinstance(self.anchors, (list, tuple)):
-            return self.anchors
-        if len(self.anchors) < 2:
-            raise ValueError(f"`anchors` must hold at least two real examples of the task, got {len(self.anchors)}.")
-        size = min(train_loader.batch_size or 1, max(1, len(self.anchors) // 4))
-        return DataLoader(self.anchors, size, collate_fn=train_loader.collate_fn)
-
-    def _find_model(self, pl_module: Any) -> tuple[str | None, nn.Module]:
-        """Name and module of the causal LM inside ``pl_module``; no name if it has a loss of its own."""
-        if self.model_attribute is not None:
-            if not isinstance(getattr(pl_module, self.model_attribute, None), nn.Module):
-                raise ValueError(
-                    f"`model_attribute` {self.model_attribute!r} is no module of {type(pl_module).__name__}."
-                )
-            return self.model_attribute, getattr(pl_module, self.model_attribute)
-        found = [(k, m) for k, m in pl_module.named_children() if hasattr(causal_lm(m), "loss_function")]
-        if self.sample_loss is not None or not found:
-            return None, pl_module
-        if len(found) > 1:
+    def _make_engine(self, trainer: Any, pl_module: Any, called: nn.Module | None) -> GainEngine:
+        """Build an engine on the language model that is ``called``, or on a module with a loss of its own."""
+        name = type(pl_module).__name__
+        if called is None and self.sample_loss is None:
             raise ValueError(
-                f"{type(pl_module).__name__} holds several language models ({', '.join(k for k, _ in found)}): "
-                "say which one with `model_attribute=`."
+                f"{name} holds no Hugging Face causal LM, so what each sample costs has to be said. Write the losses "
+                f"[n] as a method, `def losses(self, batch): ...`, and give `sample_loss={name}.losses`; for Filter "
+                "and Reweight let `training_step` return them too, `return {'loss': losses.mean(), 'sample_loss': "
+                "losses}`."
             )
-        return found[0]
+        rate = self.shadow_learning_rate
+        engine = GainEngine(
+            pl_module if called is None else getattr(called, "_orig_mod", called),  # of a compiled model, its own
+            anchor_batches(self.anchors, trainer),
+            task=CausalLM() if self.sample_loss is None else SampleLoss(self.sample_loss),
+            learning_rate=peak_rate(trainer) if rate is None else rate,
+            capacity=batch_capacity(trainer.train_dataloader),
+            progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
+            **self._settings,
+        )
+        engine.probe.autocast_dtype = autocast_dtype(trainer)
+        engine.optimizer = next(iter(trainer.optimizers), None)
+        return engine
 
-    def _losses_of_step(self, module: Any, batch: Any) -> Tensor:
-        """Per-sample losses from the module's own ``training_step``, without its logging.
-
-        If it returns none, Monitor gives every sample the mean loss of its batch.
-        """
-        with _muted(module):
-            out = module.training_step(batch, 0)
-        if isinstance(out, dict) and SAMPLE_LOSS in out:
-            return out[SAMPLE_LOSS]
-        if self.policy.acts:
+    def _start(self, engine: GainEngine, trainer: Any, pl_module: Any) -> None:
+        """Train the shadow, or go on where the checkpoint's run was."""
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            # With manual optimisation Lightning counts the steps of every optimiser, and the engine batches.
+            step = trainer.global_step if pl_module.automatic_optimization else None
+            engine.load_state_dict(own_state(saved), step=step)
+        elif trainer.ckpt_path is not None:
             raise ValueError(
-                f"{type(self.policy).__name__}: {type(module).__name__} holds no Hugging Face causal LM and its "
-                "`training_step` returns no per-sample losses. Return them beside the loss, `return {'loss': "
-                f"losses.mean(), {SAMPLE_LOSS!r}: losses}}` with losses [n], or give the callback "
-                "`sample_loss=lambda module, batch: losses`."
+                f"cannot resume: {trainer.ckpt_path} holds no state of a GGMICallback, so the run that wrote it had "
+                "none. Fit anew from its weights (`load_from_checkpoint`), or go on without the callback."
             )
-        loss = out["loss"] if isinstance(out, dict) else out
-        return loss.expand(self.engine.probe.task.layout(wrap_batch(batch)).n)
-
-    def _wrap_training_step(self, pl_module: Any) -> Callable[[], Any]:
-        """Weigh the per-sample losses of a module with a loss of its own."""
-        original = pl_module.training_step
-
-        @functools.wraps(original)
-        def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.engine.probe.active:
-                return original(batch, *args, **kwargs)
-            inputs = self.engine.observe(wrap_batch(batch))
-            left = unwrap_batch(inputs)
-            if self.sample_loss is not None and self.policy.acts:
-                return self.engine.mean(self.sample_loss(pl_module, left))
-            out = original(left, *args, **kwargs)
-            if isinstance(out, dict) and SAMPLE_LOSS in out:  # else the probe has already said what is missing
-                weighted = self.engine.mean(out[SAMPLE_LOSS])
-                return {**out, "loss": weighted} if self.policy.acts else out
-            return out
-
-        pl_module.training_step = training_step
-        return lambda: pl_module.__dict__.pop("training_step", None)
-
-
-@contextmanager
-def _muted(module: Any) -> Iterator[None]:
-    """``module.log`` and ``log_dict`` without effect."""
-    names = ("log", "log_dict")
-    for name in names:
-        module.__dict__[name] = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        for name in names:
-            del module.__dict__[name]
+        else:
+            engine.prepare()
+            engine.step = trainer.global_step  # of a trainer that fits again, not zero

@@ -21,7 +21,8 @@ Any other model, with a per-sample loss, in three calls a step:
         engine.end_step()
 
 Both keep the engine's contract; :func:`batches` makes anchors of a loader, and sample ids ride along if the loader
-was made with ``Numbered`` and ``CarryIds``. A scorer with ``optimizer_aware=True`` needs ``engine.optimizer`` set.
+was made with ``Numbered`` and ``CarryIds``. A scorer with ``optimizer_aware=True`` needs ``engine.optimizer``; a loop
+under autocast sets ``engine.probe.autocast_dtype``, so that all code lengths have one precision.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def batches(loader: Iterable[Any]) -> list[Inputs]:
     Example:
         >>> import torch
         >>> batches([(torch.zeros(2, 3), torch.zeros(2))])[0].keys()
-        dict_keys(['batch'])
+        dict_keys(['ggmi_batch'])
 
     """
     with preserved_rng():  # a DataLoader draws from the global stream even when it does not shuffle

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ggmi_callbacks import GainEngine, Scorer
+from ggmi_callbacks import GainEngine, Policy, Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM
 from tests._batches import VOCABULARY, packed, padded, samples
 
@@ -42,6 +42,17 @@ class Fixed(Scorer):
 
     def gain(self, inputs, layout) -> Tensor:
         return self.gains[: layout.n].clone()
+
+
+class Pattern(Policy):
+    """Weights by a sample's place in its batch, whatever its gain."""
+
+    def __init__(self, *values: float, drops: bool = False) -> None:
+        super().__init__()
+        self.values, self.drops = values, drops
+
+    def weigh(self, gain: Tensor) -> Tensor:
+        return torch.tensor(self.values)[torch.arange(len(gain)) % len(self.values)]
 
 
 class Loop:

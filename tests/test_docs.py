@@ -13,7 +13,7 @@ import ggmi_callbacks
 from ggmi_callbacks import Filter
 
 from ._loop import SOURCES, builder, stream
-from .conftest import sums
+from ._sums import sums
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -31,13 +31,15 @@ def check_stamp(state: Any, anchors: str, step: int | None) -> None:
         )
     here = stamp(0 if step is None else step, anchors)
     ways = {
-        "world_size": "a run of another number of ranks: launch as many",
-        "rank": "another rank: give each rank the file that it wrote",
-        "anchors": "a run with other anchors, or with anchors batched otherwise: give the same",
-        **({} if step is None else {"step": "another step than the trainer's: take both from one checkpoint"}),
+        "world_size": "is of a run on {there} ranks, and this one has {here}: launch as many",
+        "rank": "is that of rank {there}, and this is rank {here}: give each rank the file that it wrote",
+        "anchors": "is of a run with other anchors, or with anchors batched otherwise: give the same",
+        **(
+            {}
+            if step is None
+            else {"step": "is of step {there}, and the run is at {here}: take both from one checkpoint"}
+        ),
     }
     for name, way in ways.items():
         if state[name] != here[name]:
-            raise ValueError(
-                f"the state was written by {way} (`{name}` is {state[name]!r} there and {here[name]!r} here)."
-            )
+            raise ValueError(f"the state {way.format(there=state[name], here=here[name])}.")

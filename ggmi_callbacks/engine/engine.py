@@ -183,6 +183,9 @@ class GainEngine:
                     progress=self.progress,
                 )
             broadcast(self.shadow.parameters.values())
+            improved = torch.tensor(int(self.shadow.improved), device=self.device)
+            broadcast([improved])  # in a borderline case ranks might decide otherwise
+            self.shadow.improved = bool(improved)
             self._check_shadow(self.shadow)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
         self.policy.reset()
@@ -212,9 +215,11 @@ class GainEngine:
         inputs, layout, weights = batch.inputs, batch.layout, batch.weights
         kept, count = None, layout.target.sum()
         if self.policy.drops and batch.origin != "screened":
-            inputs, kept = self.probe.task.select(inputs, layout, weights)
-            layout = self.probe.task.layout(inputs, max(1, len(kept)))
-            weights = torch.ones_like(weights[:1]).expand(layout.n)
+            left, found = self.probe.task.select(inputs, layout, weights)
+            if len(found) >= self.probe.task.fewest(self.probe.model):  # else all of them run, weights and all
+                inputs, kept = left, found
+                layout = self.probe.task.layout(inputs, max(1, len(kept)))
+                weights = torch.ones_like(weights[:1]).expand(layout.n)
         first = self._first_visits(batch.identity, layout, kept)
         self._current = _Step(inputs, layout, kept, weights, first, rows, count, batch.met_before, batch.origin)
         return inputs

@@ -126,3 +126,7 @@ class Task(ABC):
     def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
         """Positions [B, T'] that belong to a prompt, or None if the task has no prompts."""
         return None
+
+    def fewest(self, model: nn.Module) -> int:
+        """Fewest samples that a training forward of ``model`` can do with; 0 if what :meth:`select` leaves will do."""
+        return 0

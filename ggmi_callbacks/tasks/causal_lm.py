@@ -115,7 +115,7 @@ class CausalLM(Task):
 
     def plain_log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.plain_log_probs`; the model builds its logits, without a loss of its own."""
-        forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch")}
+        forward = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch", "use_cache")}
         logits, labels = model(**forward, use_cache=False).logits, self._labels(inputs)
         kept = inputs.get(_SOME)
         if kept is None:
@@ -169,7 +169,9 @@ class CausalLM(Task):
                 f"the model's output ({type(outputs).__name__}) has no `logits`, so per-sample likelihoods cannot be "
                 "read from it. Switch off the fused loss (`use_liger_kernel=False`) or use TRL's `SFTTrainer`."
             )
-        return target_log_probs(logits.detach(), self._labels(inputs))
+        labels = self._labels(inputs)
+        own = logits.shape[1] - labels.shape[1]  # virtual tokens of a soft prompt stand in front
+        return target_log_probs(logits[:, own:].detach(), labels)
 
     def prompt_mask(self, inputs: Mapping[str, Any], layout: Layout) -> Tensor | None:
         """Attended positions that are no target."""

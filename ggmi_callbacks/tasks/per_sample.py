@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from ggmi_callbacks.tasks.base import Inputs, Layout, Task, mixed
 
-BATCH_KEY = "batch"
+BATCH_KEY = "ggmi_batch"
 """Key under which a batch that is no dictionary stands in the engine's inputs."""
 
 
@@ -24,7 +25,8 @@ class SampleLoss(Task):
 
     Args:
         loss: per-sample losses of a batch, nats, [n], differentiable. Every tensor in the batch has the sample as its
-            first dimension.
+            first dimension. The engine calls it whenever it needs to, in eval mode: it must depend on the model and the
+            batch alone, and change neither.
 
     Example:
         >>> import torch
@@ -50,9 +52,11 @@ class SampleLoss(Task):
     def log_probs(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """See :meth:`Task.log_probs`; one target a sample, [n, 1]."""
         losses = self.loss(model, unwrap_batch(inputs))
-        if losses.dim() != 1:
+        n = self.layout(inputs).n
+        if losses.shape != (n,):
             raise ValueError(
-                f"the per-sample loss must have shape [n], got {tuple(losses.shape)}: use reduction='none'."
+                f"the per-sample loss must have shape [{n}], one entry a sample, got {tuple(losses.shape)}: use "
+                "reduction='none', and sum over what is within a sample."
             )
         return -losses[:, None]
 
@@ -78,6 +82,10 @@ class SampleLoss(Task):
         return pytree.tree_map_only(
             Tensor, lambda t: t[rows] if t.dim() and len(t) == layout.n else t, dict(inputs)
         ), kept
+
+    def fewest(self, model: nn.Module) -> int:
+        """See :meth:`Task.fewest`: two where BatchNorm takes its statistics over the samples of a batch."""
+        return 2 if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()) else 0
 
 
 def wrap_batch(batch: Any) -> Inputs:

@@ -71,10 +71,10 @@ def test_a_scorer_that_is_none_is_refused(make_model) -> None:
     ("key", "value", "words"),
     [
         ("format", 1, "of format 1, this version reads format 2"),
-        ("world_size", 2, "another number of ranks"),
-        ("rank", 1, "another rank"),
+        ("world_size", 2, "on 2 ranks, and this one has 1"),
+        ("rank", 1, "that of rank 1, and this is rank 0"),
         ("anchors", "ab", "with other anchors"),
-        ("step", 3, "another step than the trainer's"),
+        ("step", 3, "of step 3, and the run is at 1"),
     ],
 )
 def test_the_state_of_another_run_is_refused_by_what_differs(build, key, value, words) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from ggmi_callbacks import Policy, Scorer
+from ggmi_callbacks import Scorer
 
 BOTH = pytest.mark.parametrize("kind", ["sft", "trainer"])
 
@@ -25,17 +25,6 @@ def callback_class(kind):
     from ggmi_callbacks.integrations import transformers, trl
 
     return {"sft": trl, "trainer": transformers}[kind].GGMICallback
-
-
-class Fixed(Policy):
-    """Weights by sample order, whatever the gain."""
-
-    def __init__(self, *values: float, drops: bool = False) -> None:
-        super().__init__()
-        self.values, self.drops = values, drops
-
-    def weigh(self, gain):
-        return torch.tensor(self.values, device=gain.device)[torch.arange(len(gain)) % len(self.values)]
 
 
 class EqualGains(Scorer):

@@ -85,7 +85,9 @@ def test_an_emptied_batch_trains_on_nothing(kind, counted, make_trainer, make_mo
 @BOTH
 def test_gain_tells_right_from_wrong_and_filter_drops_the_wrong(kind, make_trainer):
     trainer, callback = make_trainer(
-        kind, Filter(keep=0.5), callback={"source": "source", "shadow_learning_rate": 1e-2, "shadow_epochs": 8}
+        kind,
+        Filter(keep=0.5, refill=False),
+        callback={"source": "source", "shadow_learning_rate": 1e-2, "shadow_epochs": 8},
     )
     trainer.train()
     table = callback.ledger.to_dataset()

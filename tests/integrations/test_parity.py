@@ -14,7 +14,7 @@ from ggmi_callbacks.integrations.lightning import GGMICallback
 from ggmi_callbacks.integrations.loop import CarryIds, GainEngine, Numbered, attach, batches
 
 from ._jobs import tokenised, weights
-from .test_lightning import Wrapper
+from ._lightning import Wrapper
 
 LR = 1e-2
 
@@ -67,7 +67,7 @@ def through_a_raw_loop(policy, make_model, tokenizer, data, human, accelerator=N
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make_policy", [lambda: Filter(keep=0.5), Reweight], ids=["filter", "reweight"])
+@pytest.mark.parametrize("make_policy", [lambda: Filter(keep=0.5, refill=False), Reweight], ids=["filter", "reweight"])
 def test_four_loops_give_the_same_gains_weights_and_parameters(
     make_policy, make_trainer, make_model, tokenizer, synthetic, anchors
 ):
