@@ -54,7 +54,8 @@ class Refill:
         """Samples that are drawn and scored together: about as many as it takes for one batch."""
         self._pass = 0
         self._order: list[int] = []  # positions of this pass, this rank's share
-        self._drawn = 0  # of them
+        self._dropped = torch.empty(0, dtype=torch.long)  # ids that this pass leaves out, known beforehand
+        self._drawn = 0  # of the positions
         self._kept = 0  # of those that were drawn
         self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their scores [2 + parts]
         self._yielded = 0  # batches of this iteration
@@ -71,6 +72,7 @@ class Refill:
         return self.loader.dataset
 
     def __iter__(self) -> Iterator[Any]:
+        self._yielded = self.yielded
         candidates = self._candidates()
         while self._yielded < len(self):
             while not self._full():
@@ -78,12 +80,11 @@ class Refill:
                 self._screen(rows, batch)
             self._yielded += 1
             yield self._batch()
-        self._yielded = 0
 
     @property
     def yielded(self) -> int:
-        """Batches of the present iteration so far, also after a restart."""
-        return self._yielded
+        """Batches of the present iteration so far, also after a restart; zero once it is complete."""
+        return self._yielded if self._yielded < len(self) else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the draw is, and the samples that wait, by position."""
@@ -91,6 +92,7 @@ class Refill:
         return {
             "pass": self._pass,
             "order": torch.tensor(self._order, dtype=torch.long),
+            "dropped": self._dropped,
             "drawn": (self._drawn, self._kept, self._yielded),
             "waiting": [int(row[SAMPLE_KEY]) for row, _ in self._waiting],
             "gains": torch.stack(gains).cpu() if gains else torch.empty(0),
@@ -99,7 +101,7 @@ class Refill:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
         self._pass, (self._drawn, self._kept, self._yielded) = state["pass"], state["drawn"]
-        self._order = state["order"].tolist()
+        self._order, self._dropped = state["order"].tolist(), state["dropped"].cpu()
         rows = [self.dataset[i] for i in state["waiting"]]
         self._waiting = deque(zip(rows, state["gains"].to(self.engine.device), strict=True))
 
@@ -109,6 +111,7 @@ class Refill:
             if not self._order:
                 self._begin_pass()
             for rows, batch in self._loader_of(self._order[self._drawn :]):
+                self._leave_out(self._drawn, self._drawn + len(rows))
                 self._drawn += len(rows)
                 yield rows, batch
             if not self._kept:
@@ -124,14 +127,21 @@ class Refill:
         self.engine.begin_epoch(self._pass)
         positions = torch.arange(len(self.dataset))
         keeps = self.engine.keeps()
+        self._dropped = positions[:0]
         if keeps is not None:
-            self.engine.leave_out((~keeps).nonzero().flatten()[rank::size])
-            positions = positions[keeps.cpu()]
+            keeps = keeps.cpu()
+            self._dropped, positions = positions[~keeps][rank::size], positions[keeps]
         if self._shuffles:
             draw = torch.Generator().manual_seed(self.seed + self._pass)
             positions = positions[torch.randperm(len(positions), generator=draw)]
         share = len(positions) // size * size or len(positions)  # every rank draws as many
         self._order, self._drawn, self._kept = positions[:share][rank::size].tolist(), 0, 0
+
+    def _leave_out(self, begin: int, end: int) -> None:
+        """Account for what was dropped beforehand, evenly along the pass, while positions ``begin`` to ``end`` come."""
+        first, last = (len(self._dropped) * place // len(self._order) for place in (begin, end))
+        if last > first:
+            self.engine.leave_out(self._dropped[first:last].to(self.engine.device))
 
     def _loader_of(self, positions: list[int]) -> DataLoader[Any]:
         return DataLoader(

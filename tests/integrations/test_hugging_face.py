@@ -8,16 +8,8 @@ from transformers import TrainerCallback
 
 from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Reweight
 
-from ._jobs import (
-    BOTH,
-    EqualGains,
-    Fixed,
-    callback_class,
-    gradients_of_first_step,
-    handwritten_gradients,
-    losses,
-    weights,
-)
+from .._loop import Pattern
+from ._jobs import BOTH, EqualGains, callback_class, gradients_of_first_step, handwritten_gradients, losses, weights
 
 ACCUMULATION = pytest.mark.parametrize("accumulation", [1, 4])
 
@@ -56,7 +48,7 @@ def test_equal_gains_give_bit_equal_gradients(kind, accumulation, make_trainer):
 def test_weighted_gradients_equal_a_handwritten_weighted_loss(kind, accumulation, pattern, make_trainer, make_model):
     args = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
     drops = set(pattern) == {0.0, 1.0}
-    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=drops), **args)
+    trainer, _ = make_trainer(kind, Pattern(*pattern, drops=drops), **args)
     wanted = handwritten_gradients(make_trainer(kind, **args)[0], make_model(), pattern, accumulation)
     got = gradients_of_first_step(trainer)
     assert (got - wanted).norm() <= 1e-6 * wanted.norm()
@@ -66,7 +58,7 @@ def test_weighted_gradients_equal_a_handwritten_weighted_loss(kind, accumulation
 def test_logged_loss_is_the_weighted_loss(kind, make_trainer):
     plain, _ = make_trainer(kind, max_steps=1)
     plain.train()
-    halved, _ = make_trainer(kind, Fixed(0.5), max_steps=1)
+    halved, _ = make_trainer(kind, Pattern(0.5), max_steps=1)
     halved.train()
     assert losses(halved)[0] == pytest.approx(losses(plain)[0] / 2, rel=1e-3)  # the log rounds to 4 digits
 
@@ -74,7 +66,7 @@ def test_logged_loss_is_the_weighted_loss(kind, make_trainer):
 @BOTH
 @pytest.mark.parametrize("counted", [True, False])
 def test_an_emptied_batch_trains_on_nothing(kind, counted, make_trainer, make_model):
-    trainer, callback = make_trainer(kind, Fixed(0.0, drops=True), max_steps=2)
+    trainer, callback = make_trainer(kind, Pattern(0.0, drops=True), max_steps=2)
     trainer.model_accepts_loss_kwargs = counted
     trainer.train()
     assert losses(trainer) == [0.0, 0.0]
@@ -193,7 +185,7 @@ def test_callback_made_but_not_added_is_an_error(kind, make_trainer):
 def test_dropped_tensors_of_a_mean_reduced_loss_count(kind, make_trainer, make_model):
     """A model that takes no loss kwargs averages over what is left; the weighted loss still divides by all."""
     pattern = (1.0, 0.0, 1.0, 0.0)
-    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=True), max_grad_norm=0, max_steps=1)
+    trainer, _ = make_trainer(kind, Pattern(*pattern, drops=True), max_grad_norm=0, max_steps=1)
     trainer.model_accepts_loss_kwargs = False
     wanted = handwritten_gradients(make_trainer(kind)[0], make_model(), pattern, 1)
     got = gradients_of_first_step(trainer)

@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 
 from ggmi_callbacks import Filter, Monitor, Reweight
 
-from ._jobs import BOTH, Fixed, callback_class, losses, weights
+from .._loop import Pattern
+from ._jobs import BOTH, callback_class, losses, weights
 
 EACH = pytest.mark.parametrize("policy", [Monitor, Reweight, Filter])
 
@@ -103,7 +104,7 @@ def test_an_exception_or_ctrl_c_leaves_the_trainer_as_it_was(kind, policy, error
 
 @BOTH
 def test_a_training_without_callback_after_an_exception_is_a_plain_one(kind, make_trainer):
-    trainer, _ = make_trainer(kind, Fixed(0.5), max_steps=4)
+    trainer, _ = make_trainer(kind, Pattern(0.5), max_steps=4)
     trainer.add_callback(At(1, fail(RuntimeError("a step failed"))))
     with pytest.raises(RuntimeError, match="a step failed"):
         trainer.train()
@@ -141,7 +142,7 @@ def test_auto_find_batch_size_retries(kind, policy, make_trainer):
         assert len(callback.ledger) == 9
         assert max(len(batch["input_ids"]) for batch in callback.engine.anchors) <= 3
     else:  # a filter's first batch may be small enough: what it drops never meets the limit
-        trainer, callback = run(Fixed(1.0, drops=True))
+        trainer, callback = run(Pattern(1.0, drops=True))
     assert set(callback.ledger.table["step"].to_pylist()) == {0, 1, 2}
     if policy is Monitor:
         plain, _ = run(None)
@@ -261,7 +262,7 @@ def test_a_callback_removed_in_the_middle_of_a_run_leaves_a_plain_run(kind, poli
 def test_a_model_that_train_makes_is_the_one_that_is_scored_and_weighed(share, make_trainer, make_model):
     """``model_init``: the trainer makes a model when it is built, and a new one when training begins."""
     args = {"max_steps": 2, "trainer_kwargs": {"model_init": lambda: make_model()}}
-    trainer, callback = make_trainer("trainer", Fixed(share) if share < 1 else Monitor(), **args)
+    trainer, callback = make_trainer("trainer", Pattern(share) if share < 1 else Monitor(), **args)
     first = trainer.model
     trainer.train()
     assert trainer.model is not first

@@ -60,7 +60,7 @@ def test_a_state_of_another_step_is_refused(checkpoint, tmp_path):
     state = torch.load(path, weights_only=False)
     state["callbacks"]["GGMICallback"]["ranks"][0]["step"] = 3
     torch.save(state, path)
-    with pytest.raises(ValueError, match="another step"):
+    with pytest.raises(ValueError, match="of step 3, and the run is at 4"):
         resume(path, tmp_path)
 
 

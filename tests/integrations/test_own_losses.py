@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from ggmi_callbacks import Filter, Monitor, Reweight
 
-from ._jobs import BOTH, Fixed, gradients_of_first_step, handwritten_gradients, weights
+from .._loop import Pattern
+from ._jobs import BOTH, gradients_of_first_step, handwritten_gradients, weights
 
 PATTERN = (0.5, 2.0, 0.0, 1.25)
 
@@ -66,7 +67,7 @@ def with_loss(make):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_weights_reach_a_loss_made_of_the_outputs(kind, loss, accumulation, make_trainer, make_model):
     args = {"max_grad_norm": 0, "gradient_accumulation_steps": accumulation, "max_steps": 1}
-    trainer, _ = make_trainer(kind, Fixed(*PATTERN), subclass=with_loss(loss), **args)
+    trainer, _ = make_trainer(kind, Pattern(*PATTERN), subclass=with_loss(loss), **args)
     wanted = handwritten_gradients(make_trainer(kind, **args)[0], make_model(), PATTERN, accumulation)
     got = gradients_of_first_step(trainer)
     assert (got - wanted).norm() <= 1e-6 * wanted.norm()
@@ -90,7 +91,7 @@ def test_weights_that_do_not_reach_the_loss_stop_the_run_before_the_optimiser_st
 @pytest.mark.parametrize("loss", REACHED + MISSED)
 def test_a_filter_needs_no_weights_in_the_loss(kind, loss, make_trainer, make_model):
     args, pattern = {"max_grad_norm": 0, "max_steps": 1}, (1.0, 0.0, 0.0, 1.0)
-    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=True), subclass=with_loss(loss), **args)
+    trainer, _ = make_trainer(kind, Pattern(*pattern, drops=True), subclass=with_loss(loss), **args)
     wanted = handwritten_gradients(make_trainer(kind, **args)[0], make_model(), pattern, 1)
     got = gradients_of_first_step(trainer)
     assert (got - wanted).norm() <= 1e-6 * wanted.norm()
@@ -102,7 +103,7 @@ def test_a_mean_of_ones_own_over_an_emptied_batch_trains_on_nothing(kind, make_t
         logits = forward(model, inputs).logits
         return F.cross_entropy(logits[:, :-1].transpose(1, 2), inputs["labels"][:, 1:])  # NaN without targets
 
-    trainer, _ = make_trainer(kind, Fixed(0.0, drops=True), subclass=with_loss(mean), max_steps=2)
+    trainer, _ = make_trainer(kind, Pattern(0.0, drops=True), subclass=with_loss(mean), max_steps=2)
     trainer.train()
     assert torch.equal(weights(trainer), torch.cat([p.flatten() for p in make_model().parameters()]))
 
@@ -142,7 +143,7 @@ def test_the_loss_per_trained_token_is_logged_beside_the_objective(kind, make_tr
     """Under a filter the objective falls with the share kept; what a trained token costs does not."""
     args = {"max_steps": 1, "max_grad_norm": 0}
     pattern = (1.0, 0.0, 0.0, 1.0)
-    trainer, _ = make_trainer(kind, Fixed(*pattern, drops=True), **args)
+    trainer, _ = make_trainer(kind, Pattern(*pattern, drops=True), **args)
     trainer.train()
     batch = next(iter(make_trainer(kind, **args)[0].get_train_dataloader()))
     rows = {key: batch[key][[0, 3]] for key in ("input_ids", "attention_mask", "labels")}

@@ -16,7 +16,8 @@ from ggmi_callbacks import (
     Reweight,
 )
 
-from ._jobs import BOTH, Fixed, gradients_of_first_step, losses, weights
+from .._loop import Pattern
+from ._jobs import BOTH, gradients_of_first_step, losses, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -103,7 +104,7 @@ def test_dropping_equals_weights_of_zero_and_one_in_every_setup(kind, setup, mak
     pattern = (1.0, 0.0, 1.0)
     dropped, weighed, plain = (
         first_gradients(make_trainer(kind, policy, model=build(make_model, tokenizer), **args)[0])
-        for policy in (Fixed(*pattern, drops=True), Fixed(*pattern), None)
+        for policy in (Pattern(*pattern, drops=True), Pattern(*pattern), None)
     )
     rounding = 2e-2 if "bf16" in setup else 1e-6
     assert (dropped - weighed).norm() <= rounding * weighed.norm()
@@ -209,7 +210,7 @@ def test_aux_loss_of_experts_stays(make_trainer, tokenizer):
     """All weights zero: what is left of the gradient is the load-balancing loss, equal to the plain run's share."""
     grads = [
         gradients_of_first_step(
-            make_trainer(kind, Fixed(0.0), model=experts(tokenizer), max_grad_norm=0, max_steps=1)[0]
+            make_trainer(kind, Pattern(0.0), model=experts(tokenizer), max_grad_norm=0, max_steps=1)[0]
         )
         for kind in ("sft", "trainer")
     ]

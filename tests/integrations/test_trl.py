@@ -8,8 +8,9 @@ from datasets import Dataset
 
 from ggmi_callbacks import Filter, Monitor, Reweight
 
+from .._loop import Pattern
 from .._sums import sums
-from ._jobs import BOTH, Fixed, gradients_of_first_step, losses, weights
+from ._jobs import BOTH, gradients_of_first_step, losses, weights
 
 PACKED = {"packing": True, "max_length": 64, "per_device_train_batch_size": 2}
 FREE = {"padding_free": True, "max_length": None}
@@ -41,8 +42,8 @@ def test_gains_ids_and_sources_of_segments_equal_those_of_rows(layout, make_trai
 @pytest.mark.parametrize("layout", [PACKED, FREE])
 def test_filtering_segments_equals_weights_of_zero_and_one(layout, make_trainer):
     args = {"max_grad_norm": 0, **layout}
-    dropped = gradients_of_first_step(make_trainer("sft", Fixed(1.0, 0.0, 1.0, drops=True), **args)[0])
-    weighed = gradients_of_first_step(make_trainer("sft", Fixed(1.0, 0.0, 1.0), **args)[0])
+    dropped = gradients_of_first_step(make_trainer("sft", Pattern(1.0, 0.0, 1.0, drops=True), **args)[0])
+    weighed = gradients_of_first_step(make_trainer("sft", Pattern(1.0, 0.0, 1.0), **args)[0])
     assert (dropped - weighed).norm() <= 1e-6 * weighed.norm()
     plain = gradients_of_first_step(make_trainer("sft", **args)[0])
     assert (dropped - plain).norm() > 1e-2 * plain.norm()
@@ -52,7 +53,7 @@ def test_packed_boundaries_are_rebuilt(make_trainer, make_model):
     """The variable-length kernels read them; sdpa does not, so their values are checked themselves."""
     seen = []
     model = make_model()
-    trainer, _ = make_trainer("sft", Fixed(0.0, 1.0, 1.0, drops=True), model=model, max_steps=1, **PACKED)
+    trainer, _ = make_trainer("sft", Pattern(0.0, 1.0, 1.0, drops=True), model=model, max_steps=1, **PACKED)
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs) if module.training else None, with_kwargs=True
     )
@@ -107,13 +108,13 @@ def test_packing_that_cuts_samples_is_told_or_refused(strategy, make_trainer):
 def test_losses_that_cannot_be_opened_are_weighted_exactly(options, make_trainer):
     """Linearity: the gradients of disjoint halves of a batch, each weighted alone, add up to the whole."""
     args = {"max_grad_norm": 0, **options}
-    halves = [gradients_of_first_step(make_trainer("sft", Fixed(*w), **args)[0]) for w in ((1.0, 0.0), (0.0, 1.0))]
-    both = gradients_of_first_step(make_trainer("sft", Fixed(2.0, 0.5), **args)[0])
+    halves = [gradients_of_first_step(make_trainer("sft", Pattern(*w), **args)[0]) for w in ((1.0, 0.0), (0.0, 1.0))]
+    both = gradients_of_first_step(make_trainer("sft", Pattern(2.0, 0.5), **args)[0])
     wanted = 2.0 * halves[0] + 0.5 * halves[1]
     assert (both - wanted).norm() <= 1e-6 * wanted.norm()
     plain = gradients_of_first_step(make_trainer("sft", **args)[0])
     assert (halves[0] + halves[1] - plain).norm() <= 1e-6 * plain.norm()
-    kept = gradients_of_first_step(make_trainer("sft", Fixed(1.0, 0.0, drops=True), **args)[0])
+    kept = gradients_of_first_step(make_trainer("sft", Pattern(1.0, 0.0, drops=True), **args)[0])
     assert (kept - halves[0]).norm() <= 1e-6 * plain.norm()
 
 
@@ -121,8 +122,8 @@ def test_losses_that_cannot_be_opened_are_weighted_exactly(options, make_trainer
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_label_smoothing_is_weighted_in_either_trainer(kind, make_trainer):
     args = {"max_grad_norm": 0, "label_smoothing_factor": 0.1}
-    weighed = gradients_of_first_step(make_trainer(kind, Fixed(1.0, 0.0), **args)[0])
-    kept = gradients_of_first_step(make_trainer(kind, Fixed(1.0, 0.0, drops=True), **args)[0])
+    weighed = gradients_of_first_step(make_trainer(kind, Pattern(1.0, 0.0), **args)[0])
+    kept = gradients_of_first_step(make_trainer(kind, Pattern(1.0, 0.0, drops=True), **args)[0])
     assert (kept - weighed).norm() <= 1e-6 * weighed.norm()
 
 
@@ -178,7 +179,7 @@ def test_assistant_only_loss_scores_and_weighs_the_assistants_turns(packing, mak
     def make(policy):
         return make_trainer("sft", policy, train=data, callback=given, **args)
 
-    parts = [gradients_of_first_step(make(Fixed(*w))[0]) for w in ((1.0, 0.0), (0.0, 1.0))]
+    parts = [gradients_of_first_step(make(Pattern(*w))[0]) for w in ((1.0, 0.0), (0.0, 1.0))]
     trainer, callback = make(Monitor())
     plain = gradients_of_first_step(trainer)
     assert (sum(parts) - plain).norm() <= 1e-6 * plain.norm() < parts[0].norm()
