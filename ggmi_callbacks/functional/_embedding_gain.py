@@ -10,7 +10,7 @@ from torch import Tensor
 from ggmi_callbacks.functional._checks import check_choice
 from ggmi_callbacks.functional._estimate import total
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like, t_interval
-from ggmi_callbacks.functional._samples import as_samples, check_rows
+from ggmi_callbacks.functional._samples import as_samples, check_copies, check_rows
 from ggmi_callbacks.functional.entropy import gaussian_entropy, knn_entropy
 from ggmi_callbacks.functional.matrix_entropy import Kernel, gram_entropy, gram_matrix
 
@@ -117,6 +117,7 @@ def _matrix_gain(p: Tensor, y: Tensor, kernel: Kernel, confidence: float | None)
 
 
 def _knn_gain(p: Tensor, y: Tensor, k: int, confidence: float | None) -> Tensor | Interval:
+    check_copies(k, prompt=p)
     joint = knn_entropy(torch.cat((p, y), 1), k=k, confidence=confidence)
     alone = knn_entropy(p, k=k, confidence=confidence)
     if not (isinstance(joint, Interval) and isinstance(alone, Interval)):

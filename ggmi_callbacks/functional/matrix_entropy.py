@@ -29,6 +29,7 @@ from ggmi_callbacks.functional._trace import largest_eigenvalue, trace_of_functi
 Kernel = Literal["gaussian", "cosine"] | Callable[[Tensor, Tensor], Tensor]
 KERNELS = ("gaussian", "cosine")
 _MEDIAN_ROWS = 2048
+_MOST_ROWS = 10_000  # 0.8 GB each in float64, and a few are held at once
 
 
 @overload
@@ -88,7 +89,8 @@ def matrix_entropy(
         0-dim tensor in nats within [0, log n], or an :class:`Interval`.
 
     Raises:
-        ValueError: If an argument is out of range, a row has no direction for the cosine kernel, the kernel is
+        ValueError: If there are more than 10,000 samples (but for the cosine kernel with d < n, which needs no Gram
+            matrix), an argument is out of range, a row has no direction for the cosine kernel, the kernel is
             not positive definite with a constant diagonal, or a gradient is asked of a stochastic trace.
 
     Source:
@@ -132,6 +134,11 @@ def check_kernel(kernel: Kernel, bandwidth: float | None) -> None:
 def gram_matrix(x: Tensor, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> Tensor:
     """Gram matrix [n, n] with a unit diagonal of samples [n, d] in float64; see :func:`matrix_entropy`."""
     check_kernel(kernel, bandwidth)
+    if len(x) > _MOST_ROWS:
+        raise ValueError(
+            f"Expected at most {_MOST_ROWS} samples for a Gram matrix, which takes n^2 numbers, but got {len(x)}; pass "
+            "a random subsample, x[torch.randperm(len(x))[:n]]."
+        )
     if not isinstance(kernel, str):
         return _checked_gram(kernel(x, x), x.shape[0])
     if kernel == "cosine":

@@ -15,6 +15,8 @@ from ggmi_callbacks import metrics
 from ggmi_callbacks.functional import Interval
 from tests.metrics._cases import CASES, Case
 
+pytestmark = pytest.mark.filterwarnings("ignore:estimator=.matrix. gives the matrix-based information")
+
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
