@@ -7,6 +7,7 @@ from ggmi_callbacks.functional.bounds import (
     generalization_bound,
     ggmi_upper_bound,
     ggmi_upper_bound_terms,
+    synthetic_generalization_bound,
 )
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
@@ -79,6 +80,7 @@ __all__ = [
     "pointwise_weight_information",
     "prompt_information_upper_bound",
     "sampling_log_probs",
+    "synthetic_generalization_bound",
     "table_information_gain",
     "total_variation_lower_bound",
     "weight_information",
