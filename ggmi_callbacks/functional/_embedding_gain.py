@@ -59,15 +59,17 @@ def embedding_information_gain(
 ) -> Tensor | Interval:
     r"""Information gain from embeddings of prompts and of the outputs generated for them.
 
-    ``"matrix"``: no density, no training, any dimension, a batch will do. In [0, log n], 0 where the prompt decides
-    the output. A relative measure, not H(y | p) itself: compare values at one n and one kernel alone.
+    ``"matrix"`` needs no density and no training, in any dimension, and works on a batch. It lies in [0, log n], and
+    is 0 where the prompt decides the output. It is a relative measure, not H(y | p) itself: compare values at one n
+    and one kernel alone.
 
     .. math::
         S(K_p \circ K_y) - S(K_p)
 
-    ``"knn"`` and ``"gaussian"``: the differential entropy H(p, y) - H(p) = H(y | p) of the embeddings, which may be
-    negative. Nearest neighbours are meant for some ten dimensions in all, and thousands of samples; the Gaussian for
-    n above the dimension in all, unbiased where embeddings are jointly Gaussian.
+    ``"knn"`` and ``"gaussian"`` estimate the differential entropy H(p, y) - H(p) = H(y | p) of the embeddings, which
+    may be negative. Nearest neighbours are meant for some ten dimensions in all, thousands of samples, and prompts that
+    do not repeat. The Gaussian needs n above the dimension in all, and is unbiased where embeddings are jointly
+    Gaussian.
 
     Args:
         prompt: [n, d_p] embeddings of the prompts.

@@ -169,10 +169,9 @@ def generalization_bound(
     .. math::
         \exp\left(-\tfrac L2 \log \tfrac 1\eta\right) \sqrt{\frac{2 \sigma^2 I(S; W)}{n}}
 
-    It asks for the fixed-law I(S; W). I_mix lies above it, so it gives a valid and looser bound. A lower
-    bound on it does not in general. The loss-difference information is a happy exception: summed over n
-    pairs, with sigma the *full* range of the loss and no contraction, it bounds the error too (Wang and Mao,
-    theorem for ld-MI).
+    It asks for the fixed-law I(S; W). I_mix lies above it, so it gives a valid and looser bound. A lower bound on
+    I(S; W) gives none in general. The loss-difference information is an exception: summed over n pairs, with sigma the
+    *full* range of the loss and no contraction, it bounds the error too (Wang and Mao, theorem for ld-MI).
 
     Args:
         weight_information: I(S; W) in nats. A small negative estimate is read as zero.

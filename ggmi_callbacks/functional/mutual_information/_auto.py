@@ -13,8 +13,8 @@ The rule:
    dependence with any marginals, where C is all but unbiased even in dozens of dimensions.
 2. Otherwise the answer is the largest of K in all dimensions, less its bias on the copula; C + Delta on the (up
    to three) canonical pairs that correlate on held-out samples, c_i then being the Gaussian of these pairs; and the
-   held-out InfoNCE bound of a trained critic. All three miss information rather than invent it. The critic is only
-   trained in more than three dimensions: below, neighbours miss next to nothing, and half of them will do.
+   held-out InfoNCE bound of a trained critic. All three miss information rather than invent it. In up to three
+   dimensions in all there is no critic and half as many neighbours, as they miss next to nothing there.
 Where ties would bias the neighbours (rounded data, counts), the columns that have them get uniform noise first
 (:func:`break_ties`).
 """
