@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from ggmi_callbacks.distributed import rank_and_size
 
 FORMAT = 2
 """Version of :meth:`GainEngine.state_dict`; another one is refused."""
+
+
+class Stateful(Protocol):
+    """What goes into a state beside the engine's own parts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a restart needs."""
+        ...
 
 
 def stamp(step: int, anchors: str) -> dict[str, Any]:

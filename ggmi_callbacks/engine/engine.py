@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map_only
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
-from ggmi_callbacks.engine.checkpoint import check_stamp, stamp
+from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
@@ -35,9 +35,6 @@ from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
-
-if TYPE_CHECKING:
-    from ggmi_callbacks.engine.refill import Refill
 
 _MANY = 64  # samples that were scored and gave no gain, before an acting policy says that it cannot act
 
@@ -114,7 +111,7 @@ class GainEngine:
         self.budget = Budget(self.overhead, self.device)
         self.optimizer: torch.optim.Optimizer | None = None
         """The run's optimiser, for scorers that are aware of it."""
-        self.loader: Refill | None = None
+        self.loader: Stateful | None = None
         """The loader that refills what is dropped, if there is one; it sets itself."""
         self.loader_state: dict[str, Any] | None = None
         """Its state, from :meth:`load_state_dict` until it is made."""

@@ -8,6 +8,7 @@ from ggmi_callbacks.functional.bounds import (
     generalization_bound,
     ggmi_upper_bound,
     ggmi_upper_bound_terms,
+    synthetic_generalization_bound,
 )
 from ggmi_callbacks.functional.closed_forms import (
     GaussianWeightInformation,
@@ -88,6 +89,7 @@ __all__ = [
     "sampling_log_probs",
     "shared_information",
     "sibling_information",
+    "synthetic_generalization_bound",
     "table_information_gain",
     "table_shared_information",
     "total_variation_lower_bound",

@@ -68,7 +68,7 @@ def check_sources(source: Tensor, n: int, count: int, *, in_range: bool) -> None
 
 
 def check_log_probs(mask: Tensor | None = None, **named: Tensor) -> None:
-    """Refuse NaN and positive log-probabilities at tokens that count; rounding may put them an inch above zero."""
+    """Refuse NaN and positive log-probabilities at tokens that count; rounding may put them a little above zero."""
     for name, x in named.items():
         highest = (x if mask is None else x.masked_fill(~mask.bool(), -torch.inf)).max()
         if not highest <= 1e-2:

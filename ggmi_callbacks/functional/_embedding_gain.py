@@ -10,7 +10,7 @@ from torch import Tensor
 from ggmi_callbacks.functional._checks import check_choice
 from ggmi_callbacks.functional._estimate import total
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like, t_interval
-from ggmi_callbacks.functional._samples import as_samples, check_rows
+from ggmi_callbacks.functional._samples import as_samples, check_copies, check_rows
 from ggmi_callbacks.functional.entropy import gaussian_entropy, knn_entropy
 from ggmi_callbacks.functional.matrix_entropy import Kernel, gram_entropy, gram_matrix
 
@@ -59,15 +59,17 @@ def embedding_information_gain(
 ) -> Tensor | Interval:
     r"""Information gain from embeddings of prompts and of the outputs generated for them.
 
-    ``"matrix"``: no density, no training, any dimension, a batch will do. In [0, log n], 0 where the prompt decides
-    the output. A relative measure, not H(y | p) itself: compare values at one n and one kernel alone.
+    ``"matrix"`` needs no density and no training, in any dimension, and works on a batch. It lies in [0, log n], and
+    is 0 where the prompt decides the output. It is a relative measure, not H(y | p) itself: compare values at one n
+    and one kernel alone.
 
     .. math::
         S(K_p \circ K_y) - S(K_p)
 
-    ``"knn"`` and ``"gaussian"``: the differential entropy H(p, y) - H(p) = H(y | p) of the embeddings, which may be
-    negative. Nearest neighbours are meant for some ten dimensions in all, and thousands of samples; the Gaussian for
-    n above the dimension in all, unbiased where embeddings are jointly Gaussian.
+    ``"knn"`` and ``"gaussian"`` estimate the differential entropy H(p, y) - H(p) = H(y | p) of the embeddings, which
+    may be negative. Nearest neighbours are meant for some ten dimensions in all, thousands of samples, and prompts that
+    do not repeat. The Gaussian needs n above the dimension in all, and is unbiased where embeddings are jointly
+    Gaussian.
 
     Args:
         prompt: [n, d_p] embeddings of the prompts.
@@ -117,6 +119,7 @@ def _matrix_gain(p: Tensor, y: Tensor, kernel: Kernel, confidence: float | None)
 
 
 def _knn_gain(p: Tensor, y: Tensor, k: int, confidence: float | None) -> Tensor | Interval:
+    check_copies(k, prompt=p)
     joint = knn_entropy(torch.cat((p, y), 1), k=k, confidence=confidence)
     alone = knn_entropy(p, k=k, confidence=confidence)
     if not (isinstance(joint, Interval) and isinstance(alone, Interval)):

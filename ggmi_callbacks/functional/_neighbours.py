@@ -19,6 +19,7 @@ _CPU_BLOCK = 2**19  # numbers in a block of distances: with the few made from it
 _GPU_BLOCK = 2**25
 _BLOCKS = 16
 _PROBE = 64
+_SHELL = 1 + 2e-5  # squared distances within this ratio are equal: single precision tells no more
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def kth_smallest(z: Tensor, k: int) -> Tensor:
 
 
 @torch.no_grad()
-def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int) -> tuple[Tensor, Tensor]:
+def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Neighbours of each sample within its k-th joint neighbour's distance, counted in subspaces.
 
     The joint distance is the largest of the Euclidean distances in ``spaces``. Where the k-th neighbour
@@ -127,8 +128,9 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
         k: number of neighbours, less than n.
 
     Returns:
-        [n] number of joint neighbours (k, or the number of coinciding samples with the sample itself), and
-        [groups, n] counts strictly within the radius, the sample itself included.
+        [n] number of joint neighbours (k, or the number of coinciding samples with the sample itself), [groups, n]
+        counts strictly within the radius, the sample itself included, and [n] one where others tie with the k-th
+        neighbour at a distance above zero.
 
     Source:
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
@@ -141,7 +143,7 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
     again = (found[0] == 0).nonzero()[:, 0]
     if len(again):
         found[:, again] = over_rows(lambda: _Search(spaces, groups, k, again), len(again), n, device)
-    return found[1], found[2:]
+    return found[2], found[3:], found[1]
 
 
 class _Search:
@@ -157,7 +159,7 @@ class _Search:
         self._largest = self._near = spaces[0].new_empty(0, len(spaces[0]))
 
     def __call__(self, piece: slice) -> Tensor:
-        """[2 + groups, rows]: whether the precision is enough, the joint neighbours, and the counts."""
+        """[3 + groups, rows]: whether the precision is enough, ties, the joint neighbours, and the counts."""
         rows = piece if self._index is None else self._index[piece]
         blocks = [d[rows] for d in self._distances]
         noise, size = self._noise[rows, None], len(blocks[0])
@@ -165,16 +167,17 @@ class _Search:
         largest, near = _largest(blocks, self._largest[:size]), self._near[:size]
         radius = kth_smallest(largest, self._k + 1)
         clear = radius >= self._clear[rows, None]
-        tied = radius <= noise
+        coincide = radius <= noise
         radius = torch.maximum(radius, 2 * noise)
         joint = torch.full_like(radius, self._k)
-        if tied.any():
-            joint = torch.where(tied, (largest < radius).sum(1, keepdim=True), joint)
+        if coincide.any():
+            joint = torch.where(coincide, (largest < radius).sum(1, keepdim=True), joint)
+        ties = (torch.le(largest, _SHELL * radius, out=near).sum(1, keepdim=True) > self._k + 1) & ~coincide
         # Comparing into numbers, not booleans, is what is fast to sum; up to 2^24 they sum without error.
         counts = [
             torch.lt(_largest([blocks[s] for s in group], near), radius, out=near).sum(1) for group in self._groups
         ]
-        return torch.stack((clear[:, 0], joint[:, 0], *counts)).double()
+        return torch.stack((clear[:, 0], ties[:, 0], joint[:, 0], *counts)).double()
 
 
 def _largest(blocks: list[Tensor], out: Tensor) -> Tensor:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ggmi_callbacks.functional._checks import check_tensors
+
+_TOLERATED = 0.1  # share of copies
+_FEW_VALUES = 20  # distinct rows, below which the data are surely discrete
 
 
 def as_matrix(**named: Tensor) -> Tensor:
@@ -55,6 +59,28 @@ def check_neighbours(k: int, n: int) -> None:
         raise ValueError(
             f"Expected argument `k` to be in [1, n) but got k = {k} for n = {n} samples; "
             "add samples or take fewer neighbours."
+        )
+
+
+def check_copies(k: int, **named: Tensor) -> None:
+    """Refuse samples [n, d] that were passed more than once: to k neighbours a copy is another sample, and a near one.
+
+    Discrete data repeat as well. But then their rows share values in part and not only as a whole, each row occurs more
+    than k times, or there are few values; and rows never occur all the same number of times. Up to a tenth of the
+    samples may be copies: what they add is lost in the noise.
+    """
+    variables = [v.detach().cpu().numpy() for v in named.values()]
+    n, counts = len(variables[0]), np.unique(np.concatenate(variables, 1), axis=0, return_counts=True)[1]
+    if len(counts) == n or len(counts) < _FEW_VALUES:
+        return
+    whole = max(len(np.unique(v, axis=0)) for v in variables) > 0.95 * len(counts)
+    few = counts[(counts > 1) & (counts <= k)].sum() > _TOLERATED * n
+    if (whole and few) or np.gcd.reduce(counts) > 1:
+        names = " and ".join(f"`{name}`" for name in named)
+        raise ValueError(
+            f"Expected {names} to hold each sample once but got {n - len(counts)} copies in {n} rows; pass "
+            "each sample once, and reset a metric between epochs. If the data are rounded, add uniform noise of the "
+            "width of the rounding."
         )
 
 

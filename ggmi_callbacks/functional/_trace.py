@@ -10,8 +10,8 @@ Notation:
               tr 1, tr B and tr B^2 cost n^2, and the third is the mean of v^T (f - p)(B) v over random signs w,
               v = P w, by Lanczos quadrature
 
-The leading eigenvalues and the parabola carry nearly all of the variance of the random signs; with them out of
-the way two dozen probes do.
+The leading eigenvalues and the parabola carry nearly all of the variance of the random signs. Without them sixteen
+probes do.
 
 Source: Meyer et al., Hutch++ (2021), for the deflation; Ubaru, Chen and Saad (2017) for the quadrature.
 """

@@ -25,7 +25,7 @@ from torch import Tensor
 from ggmi_callbacks.functional._checks import check_choice, check_log_probs, check_tensors
 from ggmi_callbacks.functional._interval import Interval, check_confidence, like, mean_interval, moments, t_interval
 from ggmi_callbacks.functional._neighbours import nearest
-from ggmi_callbacks.functional._samples import as_matrix, as_samples, check_neighbours, covariance_factor
+from ggmi_callbacks.functional._samples import as_matrix, as_samples, check_copies, check_neighbours, covariance_factor
 from ggmi_callbacks.functional.matrix_entropy import matrix_entropy
 
 __all__ = ["code_length", "gaussian_entropy", "knn_entropy", "matrix_entropy"]
@@ -133,6 +133,7 @@ def knn_entropy(x: Tensor, *, k: int = 5, confidence: float | None = None) -> Te
     samples = as_samples(x=x)
     n, d = samples.shape
     check_neighbours(k, n)
+    check_copies(k, x=samples)
     squared = (samples - samples[nearest(samples.detach(), k)]).square().sum(1)
     if not (squared > 0).all():
         raise ValueError(

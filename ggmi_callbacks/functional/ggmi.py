@@ -189,10 +189,10 @@ def ggmi(
         GGMI = I(S_{anchor}; W') - I(S_{gen}; W)
 
     Both terms are estimated alike; see :func:`weight_information` for what each estimate means. ``"mixture"``
-    conditions on nothing, ``"loss_difference"`` on the laws of both sets, and the sign may differ between
-    them: a generator that merely recycles the anchors gains nothing when the anchors behind it count as
-    random, and may gain much when the generator is given (:func:`gaussian_ggmi`). The loss-difference terms are lower
-    bounds, so their difference is no bound on GGMI.
+    conditions on nothing, ``"loss_difference"`` on the laws of both sets. The sign may differ between them: a
+    generator that merely recycles the anchors gains nothing where the anchors behind it count as random, and may gain
+    much where the generator is given (:func:`gaussian_ggmi`). The loss-difference terms are lower bounds, so their
+    difference is no bound on GGMI.
 
     Args:
         anchor_first: [n_a] code length of each anchor before training on it (nats); for ``"loss_difference"``

@@ -29,6 +29,7 @@ from ggmi_callbacks.functional._trace import largest_eigenvalue, trace_of_functi
 Kernel = Literal["gaussian", "cosine"] | Callable[[Tensor, Tensor], Tensor]
 KERNELS = ("gaussian", "cosine")
 _MEDIAN_ROWS = 2048
+_MOST_ROWS = 10_000  # 0.8 GB each in float64, and a few are held at once
 
 
 @overload
@@ -66,11 +67,9 @@ def matrix_entropy(
         S_\alpha = \frac{1}{1 - \alpha} \log \mathrm{tr} A^\alpha, \qquad
         S_1 = -\mathrm{tr}\, A \log A, \qquad A_{ij} = k(x_i, x_j) / n
 
-    Up to ``max_exact`` = 2048 samples from the eigenvalues, and then differentiable; beyond that by a stochastic
-    trace in O(n^2) time: n = 4096 takes some 2 s on one core and memory for three [n, n] matrices in float64. Its
-    standard error is part of the interval; over widths, dimensions and orders of at least one it stayed below
-    0.005 nats at n = 4096, for order 0.5 below 0.05. Order 2, order infinity and the cosine kernel with d < n
-    need no random probes at any n.
+    Up to ``max_exact`` samples it comes from the eigenvalues, and is differentiable. Beyond that it comes from a
+    stochastic trace in O(n^2) time and memory, whose standard error is part of the interval. Order 2, order infinity
+    and the cosine kernel with d < n need no random probes at any n.
 
     Args:
         x: [n, d] or [n] samples, such as embeddings.
@@ -88,7 +87,8 @@ def matrix_entropy(
         0-dim tensor in nats within [0, log n], or an :class:`Interval`.
 
     Raises:
-        ValueError: If an argument is out of range, a row has no direction for the cosine kernel, the kernel is
+        ValueError: If there are more than 10,000 samples (but for the cosine kernel with d < n, which needs no Gram
+            matrix), an argument is out of range, a row has no direction for the cosine kernel, the kernel is
             not positive definite with a constant diagonal, or a gradient is asked of a stochastic trace.
 
     Source:
@@ -132,6 +132,11 @@ def check_kernel(kernel: Kernel, bandwidth: float | None) -> None:
 def gram_matrix(x: Tensor, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> Tensor:
     """Gram matrix [n, n] with a unit diagonal of samples [n, d] in float64; see :func:`matrix_entropy`."""
     check_kernel(kernel, bandwidth)
+    if len(x) > _MOST_ROWS:
+        raise ValueError(
+            f"Expected at most {_MOST_ROWS} samples for a Gram matrix, which takes n^2 numbers, but got {len(x)}; pass "
+            "a random subsample, x[torch.randperm(len(x))[:n]]."
+        )
     if not isinstance(kernel, str):
         return _checked_gram(kernel(x, x), x.shape[0])
     if kernel == "cosine":

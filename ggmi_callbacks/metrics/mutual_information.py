@@ -103,6 +103,8 @@ class MutualInformation(SampleMetric):
         self.k = k
         self.seed = seed
         self.progress = progress
+        if estimator == "matrix":
+            self.plot_label = "matrix-based information (nats, relative)"
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Keep a batch of pairs."""

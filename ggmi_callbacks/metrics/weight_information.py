@@ -46,24 +46,20 @@ class WeightInformation(InformationMetric):
     .. math::
         I_{mix} = \sum_i -\log p(z_i \mid z_1 \dots z_{i-1}) + \log p(z_i \mid W)
 
-    With ``estimator="mixture"``, memorised plus generalised information from first-visit and final code
-    lengths; with ``estimator="loss_difference"`` a loose lower bound on the fixed-law information from twins.
-    The two differ by orders of magnitude: see :func:`~ggmi_callbacks.functional.weight_information`, whose
-    arguments these are.
+    ``estimator="mixture"`` gives memorised plus generalised information, from first-visit and final code lengths.
+    ``estimator="loss_difference"`` gives a loose lower bound on the fixed-law information, from twins. The two differ
+    by orders of magnitude: see :func:`~ggmi_callbacks.functional.weight_information`, whose arguments these are.
 
-    The state is a fixed handful of running sums (counts on a grid for twins), so memory does not grow with
-    the run.
+    The state is a fixed handful of running sums (counts on a grid for twins), so memory does not grow with the run.
 
     As input to ``forward`` and ``update`` the metric accepts
 
     - ``first_nll`` (:class:`~torch.Tensor`): [n] code length of each sample before training on it; for
       ``"loss_difference"`` the loss of its twin that is not trained on
-    - ``final_nll`` (:class:`~torch.Tensor`): [n] code length of the same sample, or its twin, after training
-      on it
+    - ``final_nll`` (:class:`~torch.Tensor`): [n] code length of the same sample, or its twin, after training on it
 
-    In the mixture either may come without the other, when first visits are long past before the final lengths
-    are known. Their means are then compared, and the interval is unpaired: wider, as the two are taken for
-    independent.
+    In the mixture either may come without the other, as first visits may be long past when final lengths are known.
+    Their means are then compared. The interval is unpaired and so wider, as the two are taken for independent.
 
     As output of ``forward`` and ``compute`` the metric returns I(S; W), a 0-dim tensor, or an
     :class:`~ggmi_callbacks.functional.Interval` with ``confidence``. It is NaN as long as either kind is

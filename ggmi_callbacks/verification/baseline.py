@@ -19,7 +19,7 @@ from ggmi_callbacks._extras import extra
 from ggmi_callbacks.verification.mixtures import Mixture, fit
 from ggmi_callbacks.verification.panels import Design
 from ggmi_callbacks.verification.parallel import one_thread
-from ggmi_callbacks.verification.protocol import World, draw_world
+from ggmi_callbacks.verification.world import World, draw_world
 
 with extra("verify", "The timing of baselines"):
     from sklearn.mixture import GaussianMixture

@@ -119,7 +119,7 @@ def summarise(x: Tensor, error: Tensor | None = None) -> dict[str, float]:
 
 
 def write_csv(points: Sequence[Point], path: Path) -> None:
-    """One row for each setting and quantity; all values are in nats except ``a_star``."""
+    """One row for each setting and quantity; all values are in nats except ``a``."""
     sizes = dict.fromkeys(name for point in points for name in point.sizes)
     head = ["panel", "value", *sizes, "quantity", *_COLUMNS]
     with path.open("w", newline="") as file:

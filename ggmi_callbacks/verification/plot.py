@@ -126,5 +126,5 @@ def _slack(axis: Axes, points: Sequence[Point]) -> None:
     axis.plot(line, line, color="grey", linewidth=0.8, label="bound = GGMI")
     axis.set_xscale("symlog", linthresh=10)
     axis.set_yscale("symlog", linthresh=10)
-    axis.set(xlabel="GGMI, mixture (nats)", ylabel="bound at a = 0 (nats)", title="how tight is the bound?")
+    axis.set(xlabel="GGMI, mixture (nats)", ylabel="bound (nats)", title="how tight is the bound?")
     axis.legend(fontsize=7)

@@ -6,7 +6,8 @@ Notation (nats; one value for each of B repeats)
     I_mix     prequential code length of a sample minus its code length under the final fit
     ld        loss-difference information: what a fit's losses say about which of two twins it was fitted to, a lower
               bound on I_fix, at most log 2 per sample
-    slack     of the paper's bound on GGMI, dI + dH at a = 0; a* is where the bound is GGMI itself
+    slack     of the paper's bound on GGMI, dI + dH - H(S_anchor | p). The prompt writes the anchors with two digits
+              after the point, and H(S_anchor | p) is what the digits after those hold
 
 A prequential code needs a law to begin with. It codes the first quarter of a sample under the moments of the law that
 means and covariances are drawn from (known here), the second quarter under a mixture fitted to the first, the rest
@@ -28,7 +29,9 @@ from ggmi_callbacks.verification.divergence import entropy
 from ggmi_callbacks.verification.mixtures import SIDE, Mixture, fit
 
 if TYPE_CHECKING:
-    from ggmi_callbacks.verification.protocol import World
+    from ggmi_callbacks.verification.world import World
+
+_DIGIT = 0.01  # of the prompt, on a cube of side 10
 
 
 def theory(
@@ -40,9 +43,9 @@ def theory(
         ``information_gain``: dI per sample from the generator's log-probabilities of its own n_synthetic outputs;
         ``information_gain_true``: the same from many draws. Totals over a set: ``weight_information_anchor``,
         ``weight_information_synthetic`` (I_mix) and ``ggmi_mixture``, their difference; ``ld_information_anchor``,
-        ``ld_information_synthetic`` and ``ggmi_loss_difference``; ``bound`` and ``slack`` at a = 0; ``a_star`` and
-        ``slack_at_a_star`` (NaN where there is no a*). Per sample: ``generalisation_gap_anchor``, ``_synthetic``
-        (loss on twins minus loss on the sample itself) and ``_difference``, anchors minus synthetic.
+        ``ld_information_synthetic`` and ``ggmi_loss_difference``; ``bound`` and ``slack``; and ``a``, the ratio that
+        the theorem assumes to be at least 0. Per sample: ``generalisation_gap_anchor``, ``_synthetic`` (loss on twins
+        minus loss on the sample itself) and ``_difference``, anchors minus synthetic.
     """
     first_anchor = _prequential(world.anchors, anchor_fit.weights.shape[1], rng)
     first_synthetic = _prequential(world.synthetic, synthetic_fit.weights.shape[1], rng)
@@ -52,19 +55,24 @@ def theory(
         -synthetic_fit.log_prob(world.synthetic_twins),
     )
     log_prob = world.generator.log_prob(world.synthetic)
-    codes = first_anchor.sum(-1), first_synthetic.sum(-1), synthetic.sum(-1), anchor.sum(-1)
-    anchor_given_weights = -synthetic_fit.log_prob(world.anchors).sum(-1)
-    bound = ggmi_upper_bound_terms(-log_prob.sum(-1), *codes, anchor_given_weights)
+    terms = ggmi_upper_bound_terms(
+        information_gain=-log_prob.sum(-1),
+        anchor_entropy=first_anchor.sum(-1),
+        synthetic_entropy=first_synthetic.sum(-1),
+        synthetic_given_weights=synthetic.sum(-1),
+        anchor_given_anchor_weights=anchor.sum(-1),
+        anchor_given_prompt=anchor.new_full(anchor.shape[:1], world.anchors[0].numel() * math.log(_DIGIT)),
+        anchor_given_weights=-synthetic_fit.log_prob(world.anchors).sum(-1),
+    )
     gaps = (anchor_twin - anchor).mean(-1), (synthetic_twin - synthetic).mean(-1)
     return {
         "information_gain": -log_prob.mean(-1),
         "information_gain_true": entropy(world.generator, draws, rng).value,
         **_mixture_terms(first_anchor, anchor, first_synthetic, synthetic),
         **_loss_difference_terms(anchor_twin, anchor, synthetic_twin, synthetic),
-        "bound": bound.bound,
-        "slack": bound.slack,
-        "a_star": bound.a_star,
-        "slack_at_a_star": bound.slack - bound.a_star * anchor_given_weights,
+        "bound": terms.bound,
+        "slack": terms.slack,
+        "a": terms.a,
         "generalisation_gap_anchor": gaps[0],
         "generalisation_gap_synthetic": gaps[1],
         "generalisation_gap_difference": gaps[0] - gaps[1],

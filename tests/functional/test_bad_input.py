@@ -56,6 +56,7 @@ OTHERS = {
     "ggmi_upper_bound_terms",
     "noisy_mean_information",
     "noisy_mean_twin_information",
+    "synthetic_generalization_bound",
 }
 
 

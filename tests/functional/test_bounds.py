@@ -15,65 +15,96 @@ from ggmi_callbacks.functional import (
     ggmi_upper_bound,
     ggmi_upper_bound_terms,
     noisy_mean_information,
+    synthetic_generalization_bound,
+)
+
+NAMES = (
+    "information_gain",
+    "anchor_entropy",
+    "synthetic_entropy",
+    "synthetic_given_weights",
+    "anchor_given_anchor_weights",
+    "anchor_given_prompt",
+    "anchor_given_weights",
 )
 
 
-def draw(seed: int) -> list[Tensor]:
-    """dI, H(A), H(G), H(G | W), H(A | W'), H(A | W) of discrete sets: all positive."""
-    return list(torch.rand(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10)
+def draw(seed: int) -> dict[str, Tensor]:
+    """Entropies of discrete sets: all positive."""
+    numbers = torch.rand(len(NAMES), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10
+    return dict(zip(NAMES, numbers, strict=True))
+
+
+def bound_alone(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x for name, x in terms.items() if name != "anchor_given_weights"}
 
 
 def test_bound_minus_slack_is_the_ggmi_of_the_four_code_lengths() -> None:
     for seed in range(20):
-        di, h_a, h_g, h_g_w, h_a_w1, h_a_w = draw(seed)
-        for a in (0.0, 0.7, 2.0):
-            bound, value, slack, _ = ggmi_upper_bound_terms(di, h_a, h_g, h_g_w, h_a_w1, h_a_w, a=a)
-            exact = ggmi(h_a[None], h_a_w1[None], h_g[None], h_g_w[None])
-            assert value == pytest.approx(float(exact))
-            assert bound - slack == pytest.approx(float(exact))
-            assert slack == pytest.approx(float(di + h_a - h_g - a * h_a_w))
+        given = draw(seed)
+        di, h_a, h_g, h_g_w, h_a_w1, h_a_p, _ = given.values()
+        terms = ggmi_upper_bound_terms(**given)
+        exact = ggmi(h_a[None], h_a_w1[None], h_g[None], h_g_w[None])
+        assert terms.ggmi == pytest.approx(float(exact))
+        assert terms.bound - terms.slack == pytest.approx(float(exact))
+        assert terms.slack == pytest.approx(float(di + h_a - h_g - h_a_p))
 
 
-def test_bound_is_the_theorem_as_it_stands_in_the_paper() -> None:
-    di, h_a, h_g, h_g_w, h_a_w1, h_a_w = draw(1)
-    for a in (0.0, 1.5):
-        epsilon = h_a_w - h_a_w1
-        paper = di - (a + 1) * h_a_w + 2 * (h_a - h_g) + h_g_w + epsilon
-        assert ggmi_upper_bound(di, h_a, h_g, h_g_w, h_a_w1, h_a_w, a=a) == pytest.approx(float(paper))
+def test_bound_is_the_theorem_as_its_text_reads() -> None:
+    given = draw(1)
+    di, h_a, h_g, h_g_w, h_a_w1, h_a_p, h_a_w = given.values()
+    a, epsilon = h_a_w1 / h_a_w, h_a_w - h_a_p
+    theorem = di - (a + 1) * h_a_w + 2 * (h_a - h_g) + h_g_w + epsilon
+    assert ggmi_upper_bound(**bound_alone(given)) == pytest.approx(float(theorem))
+    terms = ggmi_upper_bound_terms(**given)
+    assert (float(terms.a), float(terms.epsilon)) == (float(a), float(epsilon))
 
 
-def test_at_a_star_the_bound_is_ggmi_itself() -> None:
-    lengths = [torch.tensor(x, dtype=torch.float64) for x in (3.0, 9.0, 8.0, 5.0, 4.0, 8.0)]
-    a_star = ggmi_upper_bound_terms(*lengths).a_star
-    assert a_star == 0.5
-    bound, value, slack, _ = ggmi_upper_bound_terms(*lengths, a=float(a_star))
-    assert bound == pytest.approx(float(value))
-    assert slack == pytest.approx(0.0, abs=1e-12)
+def test_the_code_length_under_w_is_of_no_matter_to_the_bound() -> None:
+    given = draw(2)
+    without, other = bound_alone(given), given | {"anchor_given_weights": torch.tensor(99.0).double()}
+    expected = ggmi_upper_bound_terms(**given)
+    for terms in (ggmi_upper_bound_terms(**without), ggmi_upper_bound_terms(**other)):
+        assert terms[:3] == expected[:3]
+    assert ggmi_upper_bound_terms(**without).a.isnan()
+    assert ggmi_upper_bound_terms(**without).epsilon.isnan()
 
 
-def test_there_is_no_a_star_below_zero_or_without_positive_code_length() -> None:
-    def a_star(di: float, h_a_w: float | None) -> Tensor:
-        third = None if h_a_w is None else torch.tensor(h_a_w)
-        return ggmi_upper_bound_terms(torch.tensor(di), *torch.tensor([1.0, 3.0, 1.0, 1.0]), third).a_star
-
-    assert a_star(2.5, 1.0) == 0.5
-    assert a_star(1.5, 1.0).isnan(), "dI + dH < 0"
-    assert a_star(2.5, 0.0).isnan()
-    assert a_star(2.5, -1.0).isnan(), "a differential entropy"
-    assert a_star(2.5, None).isnan(), "not known"
+def test_entropies_are_passed_by_name_and_must_be_tensors() -> None:
+    given = draw(3)
+    with pytest.raises(TypeError, match="positional"):
+        ggmi_upper_bound(*given.values())
+    for name in NAMES:
+        message = rf"`{name}` to be a torch.Tensor but got float; pass torch.as_tensor\({name}\)"
+        with pytest.raises(TypeError, match=message):
+            ggmi_upper_bound_terms(**given | {name: 1.0})
 
 
-def test_at_a_zero_the_code_length_under_w_is_of_no_matter() -> None:
-    lengths = draw(2)
-    assert ggmi_upper_bound(*lengths) == ggmi_upper_bound(*lengths[:5])
+KNOWN = {
+    "information_gain": torch.tensor(4.0),
+    "compression_bottleneck": torch.tensor(9.0),
+    "generator_entropy": torch.tensor(5.0),
+    "noise_entropy": torch.tensor(1.0),
+    "prompt_entropy": torch.tensor(3.0),
+}
 
 
-def test_parameter_errors() -> None:
-    lengths = draw(3)
-    with pytest.raises(ValueError, match=r"`a` to be at least 0 but got -0\.1"):
-        ggmi_upper_bound(*lengths, a=-0.1)
-    with pytest.raises(ValueError, match=r"`anchor_given_weights` because a = 1\.0 weighs it but got None"):
-        ggmi_upper_bound(*lengths[:5], a=1.0)
+def test_synthetic_generalization_bound_is_its_formula() -> None:
+    value = synthetic_generalization_bound(**KNOWN, n=50, sigma=0.7, layers=4, eta=0.8)
+    expected = math.exp(-2 * math.log(1 / 0.8)) * math.sqrt(2 * 0.49 * (-4 + 9 + 5 + 1 - 3) / 50)
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_term_that_is_not_known_is_refused(name: str) -> None:
+    for value in (None, torch.tensor(torch.nan), torch.tensor(-torch.inf)):
+        with pytest.raises(ValueError, match=f"`{name}` to be known but got .*; without it there is no such bound"):
+            synthetic_generalization_bound(**KNOWN | {name: value}, n=50)
+
+
+def test_terms_that_add_up_to_no_information_are_refused() -> None:
+    with pytest.raises(ValueError, match="to add up to at least 0, as information does, but got -1;"):
+        synthetic_generalization_bound(**KNOWN | {"compression_bottleneck": torch.tensor(0.0)}, n=50)
 
 
 def test_generalization_bound_is_its_formula() -> None:

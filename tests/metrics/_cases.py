@@ -54,7 +54,7 @@ CASES: dict[str, Case] = dict(
             for name in ("mixture", "loss_difference")
         ),
         _case("GGMIUpperBound", {**_LENGTHS, "split": "synthetic", "generator_nll": _FINAL}),
-        _case("GGMIUpperBound", {**_LENGTHS, "split": "anchor", "cross_nll": _FINAL}, a=1.0),
+        _case("GGMIUpperBound", {**_LENGTHS, "split": "anchor", "prompt_nll": _FINAL}, anchor_total=60),
         _case("Gain", {"gain": _FIRST, "source": _HALF, "weight": _FINAL}, 2),
         _case("GaussianEntropy", {"x": _X}),
         *(_case("GeneralizationBound", _LENGTHS, name) for name in ("mixture", "loss_difference")),

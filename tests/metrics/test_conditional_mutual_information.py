@@ -11,6 +11,8 @@ from ggmi_callbacks import functional
 from ggmi_callbacks.metrics.conditional_mutual_information import ConditionalMutualInformation
 from tests.metrics._tester import Batch, MetricTester, merge
 
+pytestmark = pytest.mark.filterwarnings("ignore:estimator=.matrix. gives the matrix-based information")
+
 
 def triples(n: int) -> Batch:
     x, noise, z = torch.randn(3, n, 1, generator=torch.Generator().manual_seed(n))

@@ -12,6 +12,8 @@ from ggmi_callbacks.functional.mutual_information import choose_estimator
 from ggmi_callbacks.metrics.mutual_information import MutualInformation
 from tests.metrics._tester import Batch, MetricTester, merge
 
+pytestmark = pytest.mark.filterwarnings("ignore:estimator=.matrix. gives the matrix-based information")
+
 
 def pairs(n: int) -> Batch:
     x, noise = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(n))

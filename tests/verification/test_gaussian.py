@@ -36,18 +36,25 @@ def test_sign_of_ggmi_given_the_generator_is_that_of_the_generalisation_gaps():
         assert (result["ggmi_given_exact"] > 0) == (result["generalisation_gap_difference_exact"] > 0)
 
 
-def test_slack_is_the_entropy_that_the_anchors_keep_from_the_synthetic_set():
-    # c = 1 and many nearly exact outputs: given them, abar is N(ybar, g2 / n_g), the n - 1 residuals are free.
-    world = GaussianWorld(c=1.0, n_a=5, n_g=400, g2=1e-4, d=1)
-    slack = gaussian_protocol(world, REPEATS)["slack"]
-    nats = math.log(2 * math.pi * math.e) / 2
-    exact = (world.n_a - 1) * nats + nats + 0.5 * math.log(world.n_a * world.g2 / world.n_g)
-    assert abs(float(slack.mean()) - exact) < 4 * float(slack.std()) / math.sqrt(REPEATS)
+@pytest.mark.parametrize("c", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("n_g", [10, 60])
+def test_slack_is_the_entropy_that_the_prompt_keeps_from_the_synthetic_set(c, n_g):
+    result = gaussian_protocol(GaussianWorld(c=c, n_a=20, n_g=n_g, g2=2.0), REPEATS, seed=7)
+    error = float(result["slack"].std()) / math.sqrt(REPEATS)
+    assert abs(float(result["slack"].mean() - result["slack_exact"])) < 4 * error
+    assert result["slack_exact"] > 0
+    torch.testing.assert_close(result["bound"], result["ggmi_mixture"] + result["slack"])
 
 
-def test_slack_depends_on_the_unit_of_length_and_ggmi_does_not():
+def test_slack_grows_by_log_ten_for_each_digit_and_dimension_of_the_prompt():
+    world = GaussianWorld(c=0.5, n_a=20, n_g=30, d=3)
+    exact = [gaussian_protocol(replace(world, digit=digit), 2)["slack_exact"] for digit in (0.01, 0.001)]
+    assert float(exact[1] - exact[0]) == pytest.approx(3 * math.log(10))
+
+
+def test_neither_slack_nor_ggmi_depends_on_the_unit_of_length():
     world = GaussianWorld(c=0.5, n_a=10, n_g=30, d=3)
-    scaled = {name: 100 * getattr(world, name) for name in ("s2", "g2", "q2", "t2", "b2")}
+    scaled = {name: 100 * getattr(world, name) for name in ("s2", "g2", "q2", "t2", "b2")} | {"digit": 0.1}
     small, large = (gaussian_protocol(w, 20) for w in (world, replace(world, **scaled)))
-    torch.testing.assert_close(large["ggmi_mixture"], small["ggmi_mixture"])
-    torch.testing.assert_close(large["slack"], small["slack"] + 10 * 3 * math.log(10))
+    for name in ("ggmi_mixture", "slack", "bound", "slack_exact"):
+        torch.testing.assert_close(large[name], small[name])

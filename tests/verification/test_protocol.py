@@ -75,18 +75,13 @@ def test_information_gain_from_log_probabilities_is_the_generators_entropy():
     assert abs(float(difference.mean())) < 4 * float(difference.std()) / 10
 
 
-def test_bound_is_ggmi_plus_its_slack_and_ggmi_itself_at_a_star():
+def test_bound_is_ggmi_plus_its_slack_and_lies_above_it():
     result = mixture_protocol(**SMALL)
     torch.testing.assert_close(result["bound"], result["ggmi_mixture"] + result["slack"])
     torch.testing.assert_close(
         result["ggmi_mixture"], result["weight_information_anchor"] - result["weight_information_synthetic"]
     )
-    exists = ~result["a_star"].isnan()
-    assert exists.any()
-    assert torch.equal(exists, result["slack"] >= 0)
-    torch.testing.assert_close(
-        result["slack_at_a_star"][exists], torch.zeros(int(exists.sum())).double(), atol=1e-9, rtol=0
-    )
+    assert (result["slack"] > 0).all()
 
 
 def test_loss_difference_information_is_at_most_log_two_a_sample():

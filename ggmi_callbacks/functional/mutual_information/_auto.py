@@ -13,8 +13,10 @@ The rule:
    dependence with any marginals, where C is all but unbiased even in dozens of dimensions.
 2. Otherwise the answer is the largest of K in all dimensions, less its bias on the copula; C + Delta on the (up
    to three) canonical pairs that correlate on held-out samples, c_i then being the Gaussian of these pairs; and the
-   held-out InfoNCE bound of a trained critic. All three miss information rather than invent it. The critic is only
-   trained in more than three dimensions: below, neighbours miss next to nothing, and half of them will do.
+   held-out InfoNCE bound of a trained critic. All three miss information rather than invent it. In up to three
+   dimensions in all there is no critic and half as many neighbours, as they miss next to nothing there.
+Where ties would bias the neighbours (rounded data, counts), the columns that have them get uniform noise first
+(:func:`break_ties`).
 """
 
 from __future__ import annotations
@@ -46,8 +48,20 @@ from ggmi_callbacks.functional.mutual_information._copula import (
 )
 from ggmi_callbacks.functional.mutual_information._gaussian import gaussian_pointwise
 from ggmi_callbacks.functional.mutual_information._infonce import FEWEST, infonce_information
-from ggmi_callbacks.functional.mutual_information._ksg import ksg_information, ksg_pointwise, neighbour_estimate
-from ggmi_callbacks.functional.mutual_information._ranks import mid_ranks, normal_scores, t_scores
+from ggmi_callbacks.functional.mutual_information._ksg import (
+    TOLERATED_TIES,
+    ksg_information,
+    ksg_pointwise,
+    neighbour_estimate,
+    share_of_ties,
+)
+from ggmi_callbacks.functional.mutual_information._ranks import (
+    break_ties,
+    mid_ranks,
+    normal_scores,
+    t_scores,
+    tied_columns,
+)
 
 _LOG = logging.getLogger(__name__)
 _SIGNIFICANT = 4.0  # standard errors
@@ -85,6 +99,11 @@ def choose(variables: list[Tensor], k: int, seed: int, progress: bool) -> tuple[
     dims = (*(v.shape[1] for v in variables), 0)[:3]
     generator = torch.Generator().manual_seed(seed)
     data = torch.cat(variables, 1)
+    tied = tied_columns(data)
+    if tied.any() and share_of_ties(list(_split(normal_scores(data), dims)), k) > TOLERATED_TIES:
+        data = break_ties(data, tied, generator)
+        variables = list(_split(data, dims))
+        note += f"; ties in {int(tied.sum())} columns broken by uniform noise, which keeps their information"
     if not full_rank(normal_scores(data)):
         neighbours = ksg_information(variables, k)
         reason = "columns that determine each other leave a copula no density" + note
@@ -160,6 +179,11 @@ def _residuals(
     return {name: _residual(base, seen[name], control[name], few, n) for name in seen}
 
 
+def _split(data: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The columns of x, y and, if there is one, z."""
+    return data.split([d for d in dims if d], 1)
+
+
 class _View(NamedTuple):
     """Pointwise neighbour estimates [n] of all or a part of the information, and those of a model of the same."""
 
@@ -170,7 +194,7 @@ class _View(NamedTuple):
 
 def _look(data: Tensor, dims: tuple[int, ...], k: int, rank: int, pointwise: Tensor) -> dict[str, _View]:
     """Neighbours in all dimensions against the copula and, if fewer, on canonical pairs against their Gaussian."""
-    variables = normal_scores(data).split([d for d in dims if d], 1)
+    variables = _split(normal_scores(data), dims)
     views = {"ksg": _View(ksg_pointwise(list(variables), k), pointwise, complete=True)}
     rank = min(rank, MOST_PAIRS)
     if 0 < rank < max(dims):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ggmi_callbacks.functional._estimate import Estimate
 from ggmi_callbacks.functional._samples import covariance_factor
-from ggmi_callbacks.functional.mutual_information._ksg import ksg_pointwise, neighbour_estimate
+from ggmi_callbacks.functional.mutual_information._ksg import ksg_information
 from ggmi_callbacks.functional.mutual_information._ranks import normal_scores
 
 MOST_PAIRS = 3
@@ -21,7 +21,7 @@ MOST_PAIRS = 3
 def canonical_ksg_information(x: Tensor, y: Tensor, k: int, generator: torch.Generator) -> Estimate:
     """I of the canonical pairs of x and y that hold information on held-out samples."""
     rank = min(canonical_rank(x, y, generator), MOST_PAIRS)
-    return neighbour_estimate(ksg_pointwise(list(canonical_pairs(x, y, rank)), k, scaled=True))
+    return ksg_information(list(canonical_pairs(x, y, rank)), k, scaled=True)
 
 
 def canonical_pairs(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ggmi_callbacks.functional._samples import as_samples, check_neighbours, check_rows
+from ggmi_callbacks.functional._samples import as_samples, check_copies, check_neighbours, check_rows
 from ggmi_callbacks.functional.mutual_information._auto import Choice, choose
 
 
@@ -14,8 +14,8 @@ def choose_estimator(
     """What ``estimator="auto"`` chooses for these samples, why, and the value of each estimator it tried.
 
     Its rule: an elliptical copula (Gaussian or Student-t, any marginals) is fitted first. If nearest neighbours
-    see no more and no less on the samples than on samples drawn from that copula, within three standard errors,
-    it is the answer. Otherwise the largest of the neighbours' estimates, corrected by the error that they make on
+    see no more and no less on the samples than on samples drawn from that copula, within four standard errors, it is
+    the answer. Otherwise the largest of the neighbours' estimates, corrected by the error that they make on
     the copula, and, in more than three dimensions, of a trained critic.
 
     Args:
@@ -44,4 +44,5 @@ def choose_estimator(
     variables = [as_samples(**{name: v}) for name, v in given.items()]
     check_rows(**given)
     check_neighbours(k, len(x))
+    check_copies(k, **dict(zip(given, variables, strict=True)))
     return choose([v.detach() for v in variables], k, seed, progress)[1]

@@ -84,8 +84,7 @@ def infonce_information(variables: list[Tensor], seed: int, progress: bool) -> E
 def _cross_fit(x: Tensor, y: Tensor, seed: int, progress: bool) -> Estimate:
     """I(x; y) of samples [n, d_x], [n, d_y] by five-fold cross-fitting.
 
-    Neither the caller's random state nor its gradient mode matters or changes; in inference mode, too, this
-    trains.
+    It trains in inference mode too. The caller's random state and gradient mode do not matter and do not change.
     """
     n = len(x)
     if n < FEWEST:

@@ -59,10 +59,9 @@ def mutual_information(
     Args:
         x: [n, d_x] or [n] samples.
         y: [n, d_y] or [n] samples; row i belongs to row i of x.
-        estimator: see the table at the top of this module. What auto chose is in :func:`choose_estimator`, and logged
-            at level INFO. ``"infonce"`` trains at most 5 critics for 5000 steps of 256 pairs each and stops early:
-            at n = 5000 one call took 1 to 45 s on one core, half of them less than 4 s. ``"auto"`` takes about as
-            long where it trains one, and a second or two where it does not; the others take less.
+        estimator: see the table in :mod:`ggmi_callbacks.functional.mutual_information`. What ``"auto"`` chose is in
+            :func:`choose_estimator`, and logged at level INFO. ``"infonce"`` trains five critics, which takes seconds
+            to a minute, and so does ``"auto"`` where it needs them; the others take less.
         k: number of neighbours, for ``"ksg"``, ``"canonical_ksg"`` and ``"auto"``.
         seed: seed of what is random in ``"auto"``, ``"canonical_ksg"`` and ``"infonce"``; no global random state
             moves.
@@ -74,8 +73,13 @@ def mutual_information(
         0-dim tensor in nats, at least zero, or an :class:`Interval`.
 
     Raises:
-        ValueError: If shapes do not match, an argument is out of range, there are too few samples, or columns
-            depend on each other linearly where that matters.
+        ValueError: If shapes do not match, an argument is out of range, there are too few samples (or too many for
+            ``"matrix"``), samples are copies of each other or tied where that matters, or columns depend on each
+            other linearly where that matters.
+
+    Warns:
+        UserWarning: If ``"ksg"`` or ``"canonical_ksg"`` is out of its range and so too low, or that ``"matrix"`` is
+            another quantity.
 
     Source:
         Kraskov et al., Phys. Rev. E 69, 066138 (2004) for ``"ksg"``; Sanchez Giraldo et al. (2015) for

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ggmi_callbacks.functional._student_t import student_t_quantile
 
+_FEW_TIES = 0.1  # share of the samples of a column
+
 
 def mid_ranks(x: Tensor) -> Tensor:
     """Rank of each entry within its column, from 1 to n; ties share their mean rank."""
@@ -32,6 +34,23 @@ def rank_bounds(x: Tensor) -> tuple[Tensor, Tensor]:
 def normal_scores(x: Tensor) -> Tensor:
     """Columns of x [n, d] mapped monotonically to standard normal ones."""
     return torch.special.ndtri((mid_ranks(x) - 0.5) / x.shape[0])
+
+
+def tied_columns(x: Tensor) -> Tensor:
+    """[d] which columns of x [n, d] share many of their values among samples; a constant one is of no matter."""
+    low, high = rank_bounds(x)
+    equals = high - low  # [n, d] samples of the same value, the sample itself included
+    return ((equals > 1).double().mean(0) > _FEW_TIES) & (equals.amax(0) < len(x))
+
+
+def break_ties(x: Tensor, columns: Tensor, generator: torch.Generator) -> Tensor:
+    """Some columns of x [n, d] replaced by their ranks, with uniform noise among equals.
+
+    This distributional transform keeps the information of a column exactly: its value can be read off the noisy rank.
+    """
+    low, high = rank_bounds(x)
+    noise = torch.rand(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+    return torch.where(columns, low + noise * (high - low), x)
 
 
 def t_scores(ranks: Tensor, nu: float) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal
 
 
+@pytest.mark.filterwarnings("ignore:.*too low in more than 5 dimensions")
 def test_canonical_ksg_finds_a_few_directions_among_many() -> None:
     x, y, truth = gaussian_pair(3000, 2, rho=0.8)
     x, y = torch.cat((x, normal(3000, 18, seed=1)), 1), torch.cat((y, normal(3000, 18, seed=2)), 1)

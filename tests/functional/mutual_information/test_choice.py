@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from ggmi_callbacks.functional.mutual_information import choose_estimator
+from ggmi_callbacks.functional.mutual_information import _auto, choose_estimator
+from ggmi_callbacks.functional.mutual_information._ranks import break_ties, tied_columns
 from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal, student_pair
 
 
@@ -75,3 +76,39 @@ def test_auto_bears_columns_that_determine_each_other_and_few_samples() -> None:
     for n in (6, 9, 20):
         for d in (1, 2, 7):
             assert 0 <= estimate(normal(n, d), normal(n, d, seed=1)) < math.inf
+
+
+def test_the_rule_is_documented_with_the_standard_errors_that_it_uses() -> None:
+    assert _auto._SIGNIFICANT == 4
+    assert "within four standard errors" in " ".join(choose_estimator.__doc__.split())
+    assert "|Delta| < 4 s" in _auto.__doc__
+
+
+@pytest.mark.parametrize("width", [0.03, 0.1, 0.3])
+def test_auto_breaks_the_ties_of_rounded_data_and_says_so(width: float) -> None:
+    x, y, truth = gaussian_pair(1000, rho=0.45)
+    choice = choose_estimator((x / width).round() * width, (y / width).round() * width)
+    assert choice.estimator == "copula"
+    assert "ties in 2 columns broken by uniform noise, which keeps their information" in choice.reason
+    assert choice.estimates["ksg"] == pytest.approx(truth, abs=4 * 0.45 / math.sqrt(1000))
+
+
+def test_auto_sees_nothing_between_independent_counts() -> None:
+    counts = torch.poisson(torch.full((2, 2000), 10.0), generator=torch.Generator().manual_seed(0))
+    assert estimate(*counts) < 0.01
+
+
+def test_auto_leaves_the_ties_of_discrete_data_to_the_neighbours() -> None:
+    x = torch.randint(0, 4, (1000,), generator=torch.Generator().manual_seed(0))
+    one_hot = torch.nn.functional.one_hot(x).double()
+    choice = choose_estimator(one_hot, one_hot)
+    assert "noise" not in choice.reason
+    assert choice.estimates["ksg"] == pytest.approx(math.log(4), abs=0.01)  # a copy: the entropy
+
+
+def test_breaking_ties_keeps_the_information_of_a_column() -> None:
+    x = torch.randint(0, 5, (500, 2), generator=torch.Generator().manual_seed(0)).double()
+    noisy = break_ties(x, tied_columns(x), torch.Generator().manual_seed(1))
+    assert (noisy[:, 0].sort().values.diff() > 0).all()
+    assert torch.equal(x[noisy[:, 0].argsort(), 0], x[:, 0].sort().values)
+    assert not tied_columns(normal(500, 2)).any()

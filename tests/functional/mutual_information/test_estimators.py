@@ -12,6 +12,8 @@ from ggmi_callbacks.functional import Interval, conditional_mutual_information, 
 from ggmi_callbacks.functional.mutual_information import CONDITIONAL_ESTIMATORS, ESTIMATORS
 from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal
 
+pytestmark = pytest.mark.filterwarnings("ignore:estimator=.matrix. gives the matrix-based information")
+
 QUICK = [name for name in ESTIMATORS if name != "infonce"]
 
 

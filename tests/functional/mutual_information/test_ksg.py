@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_regression
 from torch import Tensor
 
-from ggmi_callbacks.functional import _neighbours
+from ggmi_callbacks.functional import _neighbours, knn_entropy, mutual_information
 from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal
 
 
@@ -37,6 +38,7 @@ def test_ksg_equals_its_literal_reference(n: int) -> None:
     assert estimate(x, y, z, estimator="ksg", k=4) == pytest.approx(max(0, slow_ksg([x, y, z], 4)), abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:.*too low in more than 5 dimensions")
 def test_ksg_of_many_dimensions_equals_its_reference_whatever_precision_it_takes() -> None:
     x, y, _ = gaussian_pair(200, 12)
     # Single precision may put a neighbour on the other side of an edge: one of some hundred counts, in few samples.
@@ -128,3 +130,74 @@ def test_ksg_of_discrete_variables_tends_to_the_plug_in_estimate() -> None:
     plug_in = float(torch.special.xlogy(counts, counts / (counts.sum(0) * counts.sum(1, keepdim=True))).sum())
     # psi(m) = log m - 1 / 2m: cells of some hundred samples differ by less than 1 / 100
     assert estimate(x, y, estimator="ksg") == pytest.approx(plug_in, abs=0.005)
+
+
+# -- Copies, ties and range
+
+
+@pytest.mark.parametrize("times", [2, 3, 8])
+@pytest.mark.parametrize("estimator", ["auto", "ksg", "canonical_ksg", "infonce"])
+def test_the_same_samples_twice_are_refused_where_copies_count_as_neighbours(estimator: str, times: int) -> None:
+    x, y, _ = gaussian_pair(300, 2)
+    x, y = x.repeat(times, 1), y.repeat(times, 1)
+    copies = 300 * (times - 1)
+    with pytest.raises(
+        ValueError, match=f"`x` and `y` to hold each sample once but got {copies} copies in {len(x)} rows"
+    ):
+        estimate(x, y, estimator=estimator)
+    with pytest.raises(ValueError, match="`x` and `y` and `z` to hold each sample once"):
+        estimate(x, y, x, estimator="ksg")
+    with pytest.raises(ValueError, match="`x` to hold each sample once"):
+        knn_entropy(x)
+
+
+def test_a_part_of_the_samples_twice_is_refused_and_a_few_are_borne() -> None:
+    x, y, truth = gaussian_pair(1000)
+    few, many = slice(0, 40), slice(0, 200)
+    assert estimate(torch.cat((x, x[few])), torch.cat((y, y[few])), estimator="ksg") == pytest.approx(truth, abs=0.1)
+    with pytest.raises(ValueError, match="200 copies in 1200 rows"):
+        estimate(torch.cat((x, x[many])), torch.cat((y, y[many])), estimator="ksg")
+
+
+def test_mixed_data_passed_twice_are_refused_too() -> None:
+    x, y, _ = gaussian_pair(300)
+    with pytest.raises(ValueError, match="300 copies in 600 rows"):
+        estimate((x > 0).double().repeat(2, 1), y.repeat(2, 1), estimator="ksg")
+
+
+@pytest.mark.parametrize("width", [0.03, 0.1, 0.3])
+def test_rounded_data_are_refused_where_their_ties_would_bias_the_estimate(width: float) -> None:
+    x, y, truth = gaussian_pair(1000, rho=0.45)
+    x, y = (x / width).round() * width, (y / width).round() * width
+    with pytest.raises(ValueError, match=r"ties at \d+% of them, .*; add uniform noise of the width of the rounding"):
+        estimate(x, y, estimator="ksg")
+    with pytest.raises(ValueError, match=r"ties at \d+% of them"):
+        estimate(x, y, estimator="canonical_ksg")
+    # The cure that the message names; the spread is 0.45 / sqrt(1000).
+    noise = torch.rand(2, 1000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
+    assert estimate(x + width * noise[0], y + width * noise[1], estimator="ksg") == pytest.approx(truth, abs=4 * 0.0142)
+
+
+def test_ksg_warns_in_more_dimensions_than_it_is_meant_for() -> None:
+    x, y, _ = gaussian_pair(300, 6)
+    with pytest.warns(UserWarning, match=r'"ksg" is too low in more than 5 dimensions but got 6; use "auto"'):
+        estimate(x, y, estimator="ksg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate(x[:, :5], y[:, :5], estimator="ksg")
+
+
+@pytest.mark.parametrize("estimator", ["ksg", "canonical_ksg"])
+def test_neighbours_warn_near_the_most_that_they_can_find(estimator: str) -> None:
+    x, y, truth = gaussian_pair(300, rho=0.99999)
+    with pytest.warns(UserWarning, match=r"nats, near the 4\.20 that it can find in 300 samples, so it is too low"):
+        value = estimate(x, y, estimator=estimator)
+    assert value < truth - 1
+
+
+def test_a_warning_points_to_the_line_that_asked_for_the_estimate() -> None:
+    x, y, _ = gaussian_pair(100, 7)
+    for name in ("ksg", "matrix"):
+        with pytest.warns(UserWarning, match=f'estimator="{name}"') as caught:
+            mutual_information(x, y, estimator=name)
+        assert caught[0].filename == __file__
