@@ -53,17 +53,17 @@ class Policy(ABC):
     def weigh(self, gain: Tensor) -> Tensor:
         """Weights [n] of the samples with ``gain`` [n]; those of samples that were not scored (NaN) are not used."""
 
-    def __call__(self, gain: Tensor, everywhere: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def __call__(self, gain: Tensor, pooled: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Weights [n] of a batch.
 
         Args:
             gain: of the local samples, nats, [n], NaN where not scored.
-            everywhere: the gains of all ranks, [m]; ``gain`` itself if there is one rank.
+            pooled: the gains of all ranks, [m]; ``gain`` itself if there is one rank.
             noise: standard errors of ``gain``, nats, [n]; zero if not given.
 
         """
         gain = _scored(gain)
-        self.update(gain if everywhere is None else _scored(everywhere))
+        self.update(gain if pooled is None else _scored(pooled))
         return self.weights(gain, noise)
 
     def weights(self, gain: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -62,11 +62,11 @@ class ScoredLoss:
         inputs = self.engine.observe(inputs)
         left = _targets(inputs)
         takes_mean = kwargs.get("num_items_in_batch") is None
-        if self.engine.emptied and (takes_mean or self._own):
+        if self.engine.is_empty and (takes_mean or self._own):
             inputs["labels"] = inputs["input_ids"].clone()  # a mean over no targets is NaN, and 0 x NaN too
         with self._listening(model, inputs):
             loss = self._original(model, dict(inputs), *args, **kwargs)
-        if self.engine.policy.drops and (takes_mean or (self._own and self.engine.emptied)):
+        if self.engine.policy.drops and (takes_mean or (self._own and self.engine.is_empty)):
             # The trainer took the mean over what is left; the mean over the whole batch is wanted.
             share = left / whole
             return (loss[0] * share, *loss[1:]) if isinstance(loss, tuple) else loss * share
@@ -106,10 +106,10 @@ class ScoredLoss:
             return
         if not self._heard and (getattr(outputs, "log_probs", None) is not None or self.engine.wants_log_probs):
             self._heard = True
-            with self.engine.budget.spend("watch"):
+            with self.engine.budget.spend("record"):
                 log_probs = self.engine.probe.task.output_log_probs(outputs, inputs)
-                self.engine.watch(log_probs)
-                if not self.engine.emptied:
+                self.engine.record_log_probs(log_probs)
+                if not self.engine.is_empty:
                     self.engine.record_loss(-log_probs.sum(), _targets(inputs))
         if (weights := self.engine.weights) is not None:
             self._weigh(outputs, weights, self._reached[-1])

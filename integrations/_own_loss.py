@@ -56,14 +56,16 @@ class _Step:
         """Run the step as it is; code lengths come with it, or else from a forward before its update."""
         due = self.engine.wants_log_probs and not self._returns
         if due:
-            with self.engine.budget.spend("watch"):
+            with self.engine.budget.spend("record"):
                 inputs = wrap_batch(left)
-                self.engine.watch(-self.engine.probe.nll(inputs, self.engine.probe.task.layout(inputs))[:, None])
+                self.engine.record_log_probs(
+                    -self.engine.probe.nll(inputs, self.engine.probe.task.layout(inputs))[:, None]
+                )
         carries_ids = isinstance(batch, Mapping) and SAMPLE_KEY in batch
         out = self.original(left if carries_ids else batch, *args, **kwargs)
         losses = _sample_losses(out)
         if losses is not None and not due:
-            self.engine.watch(-losses[:, None])
+            self.engine.record_log_probs(-losses[:, None])
         self._returns = losses is not None
         return out
 

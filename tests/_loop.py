@@ -69,7 +69,7 @@ class Loop:
         log_probs = TASK.log_probs(self.model, inputs)
         weights = None
         if self.engine:
-            self.engine.watch(log_probs)
+            self.engine.record_log_probs(log_probs)
             weights = self.engine.weights
         loss = -(log_probs if weights is None else log_probs * weights).sum() / count
         self.optimiser.zero_grad()

@@ -4,14 +4,13 @@ A training step in five calls, for whoever translates a trainer's events:
 
     inputs = engine.observe(inputs)          score, weigh, filter: the batch to train on
     engine.weights                           per-position weights for the loss, or None if all are one
-    engine.watch(log_probs)                  what the training forward found, free
+    engine.record_log_probs(log_probs)                  what the training forward found, free
     engine.end_step()                        after the optimiser's update
     engine.log()                             numbers, at logging steps
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
+from ggmi_callbacks.engine.refusals import check_coverage, check_shadow
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.visits import Visits
@@ -36,7 +36,8 @@ from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
 
-_MANY = 64  # samples that were scored and gave no gain, before an acting policy says that it cannot act
+_PARTS = ("ledger", "schedule", "visits", "recorder", "intake", "policy", "scorer")
+"""Attributes of the engine that have a state of their own."""
 
 
 @dataclass
@@ -49,7 +50,7 @@ class _Step:
     weights: Tensor  # [n] of the samples in ``inputs``
     first: Tensor  # [n] whether they are trained on for the first time
     rows: Rows  # of all samples observed
-    count: Tensor  # targets before anything was dropped
+    targets: Tensor  # their number before anything was dropped
     met_before: int  # samples that this rank had met before them
     origin: Origin
 
@@ -183,7 +184,7 @@ class GainEngine:
             improved = torch.tensor(int(self.shadow.improved), device=self.device)
             broadcast([improved])  # in a borderline case ranks might decide otherwise
             self.shadow.improved = bool(improved)
-            self._check_shadow(self.shadow)
+            check_shadow(self.shadow, self.scorer, self.policy)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
         self.policy.reset()
 
@@ -210,7 +211,7 @@ class GainEngine:
         batch = self._take(inputs)
         rows = batch.write(self.ledger, self.step)
         inputs, layout, weights = batch.inputs, batch.layout, batch.weights
-        kept, count = None, layout.target.sum()
+        kept, targets = None, layout.target.sum()
         if self.policy.drops and batch.origin != "screened":
             left, found = self.probe.task.select(inputs, layout, weights)
             if len(found) >= self.probe.task.fewest(self.probe.model):  # else all of them run, weights and all
@@ -218,7 +219,7 @@ class GainEngine:
                 layout = self.probe.task.layout(inputs, max(1, len(kept)))
                 weights = torch.ones_like(weights[:1]).expand(layout.n)
         first = self._first_visits(batch.identity, layout, kept)
-        self._current = _Step(inputs, layout, kept, weights, first, rows, count, batch.met_before, batch.origin)
+        self._current = _Step(inputs, layout, kept, weights, first, rows, targets, batch.met_before, batch.origin)
         return inputs
 
     def screen(self, inputs: Inputs) -> tuple[list[bool], Tensor]:
@@ -256,14 +257,14 @@ class GainEngine:
         return self._current.layout.spread(self._current.weights)
 
     @property
-    def emptied(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether every sample of the current batch was dropped."""
         return self._current is not None and self._current.kept is not None and len(self._current.kept) == 0
 
     @property
-    def count(self) -> Tensor | None:
+    def targets(self) -> Tensor | None:
         """Targets in the current batch before anything was dropped: N of the weighted loss."""
-        return None if self._current is None else self._current.count
+        return None if self._current is None else self._current.targets
 
     def mean(self, losses: Tensor) -> Tensor:
         """Weighted mean of per-sample ``losses`` of the current batch, sum_i w_i loss_i / N, for a loop's own loss.
@@ -279,19 +280,19 @@ class GainEngine:
             raise ValueError(
                 f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}."
             )
-        self.watch(-losses[:, None])
-        taken = 0.0 if self.emptied else 1.0  # an emptied batch runs one sample for form's sake
-        return taken * (losses * step.weights).sum() / step.count
+        self.record_log_probs(-losses[:, None])
+        taken = 0.0 if self.is_empty else 1.0  # an emptied batch runs one sample for form's sake
+        return taken * (losses * step.weights).sum() / step.targets
 
     @property
     def wants_log_probs(self) -> bool:
-        """Whether :meth:`watch` should be called even if the log-probabilities have to be computed for it."""
+        """Whether :meth:`record_log_probs` should be called even if the log-probabilities have to be computed for it."""
         return self._current is not None and self._current.origin != "skipped"
 
-    def watch(self, log_probs: Tensor) -> None:
+    def record_log_probs(self, log_probs: Tensor) -> None:
         """Take note of the training forward's per-target log-probabilities [B, T'], before the update."""
         step = self._current
-        if step is None or self.emptied:
+        if step is None or self.is_empty:
             return
         nll = -step.layout.total(log_probs.detach())
         step.rows.complete(nll, step.kept)
@@ -338,7 +339,7 @@ class GainEngine:
                 self.recorder.look_back()
         with self.budget.spend("window"):
             numbers = self.recorder.window(acts=self.policy.acts)
-        self._check_coverage()
+        check_coverage(self.schedule, self.recorder, self.scorer, self.policy)
         return {**numbers, "ggmi/overhead": self.budget.share}
 
     def finish(self) -> dict[str, float]:
@@ -362,10 +363,7 @@ class GainEngine:
             "scorer": type(self.scorer).__name__,
             "policy": repr(self.policy),
             "shadow": {
-                "seconds": shadow.seconds,
-                "epochs": shadow.epochs,
-                "learning_rate": shadow.learning_rate,
-                "heldout_nll": shadow.heldout_nll,
+                **shadow.summary(),
                 "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
             },
             "estimators": dict(self.recorder.estimators),
@@ -378,14 +376,8 @@ class GainEngine:
         self._flush()
         return {
             **stamp(self.step, self._digest),
-            "schedule": self.schedule.state_dict(),
-            "visits": self.visits.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
             "shadow": self.shadow.state_dict(),
-            "scorer": self.scorer.state_dict(),
-            "policy": self.policy.state_dict(),
-            "ledger": self.ledger.state_dict(),
-            "recorder": self.recorder.state_dict(),
-            "intake": self.intake.state_dict(),
             "loader": None if self.loader is None else self.loader.state_dict(),
         }
 
@@ -404,14 +396,9 @@ class GainEngine:
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step = state["step"]
         self.shadow = Shadow(**state["shadow"])
-        self.ledger.load_state_dict(state["ledger"])
         self.prepare()
-        self.schedule.load_state_dict(state["schedule"])
-        self.visits.load_state_dict(state["visits"])
-        self.scorer.load_state_dict(state["scorer"])
-        self.policy.load_state_dict(state["policy"])
-        self.recorder.load_state_dict(state["recorder"])
-        self.intake.load_state_dict(state["intake"])
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.loader_state = state["loader"]
 
     def _take(self, inputs: Inputs) -> Candidates:
@@ -437,30 +424,6 @@ class GainEngine:
     def _require_prepared(self, name: str) -> None:
         if self.shadow is None or not hasattr(self, "recorder"):
             raise RuntimeError(f"call `prepare` before `{name}`: gains need the shadow, and numbers need a run.")
-
-    def _check_shadow(self, shadow: Shadow) -> None:
-        if shadow.improved:
-            return
-        problem = (
-            f"the shadow run on the anchors did not shorten the held-out ones ({shadow.heldout_nll[0]:.2f} nats "
-            f"before, at best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {min(shadow.rates):.1e} to "
-            f"{max(shadow.rates):.1e}) beyond chance: they hold nothing that the model does not know, or are too few"
-        )
-        if self.policy.acts and self.scorer.needs_shadow:
-            raise ValueError(
-                f"{problem}, so {type(self.policy).__name__} has no gain to act on. Give more anchors, another "
-                "`shadow_learning_rate` or more `shadow_epochs`, or score with `GradientScorer`."
-            )
-        warnings.warn(f"{problem}; gains against the shadow are noise.", stacklevel=2)
-
-    def _check_coverage(self) -> None:
-        """Refuse to act on nothing."""
-        tried = self.schedule.scored
-        if self.policy.acts and tried >= _MANY and not self.recorder.found_gain:
-            raise ValueError(
-                f"{type(self.scorer).__name__} gave no gain for any of {tried} samples, so {self.policy!r} keeps "
-                "everything. They have too few targets for it (`stride`), or lack what it reads (prompts, a column)."
-            )
 
     def _flush(self) -> None:
         bad = self.ledger.flush()

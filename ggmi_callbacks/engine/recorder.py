@@ -239,8 +239,8 @@ class Recorder:
         if not is_distributed():
             return self._pairs
         local = torch.stack(self._pairs) if self._pairs else torch.empty(3, 0, device=self._nll.device)
-        everywhere = torch.cat(gather_all_tensors(local.T.contiguous())).T
-        return tuple(everywhere) if everywhere.shape[1] else None
+        pooled = torch.cat(gather_all_tensors(local.T.contiguous())).T
+        return tuple(pooled) if pooled.shape[1] else None
 
     def _information_gain(self) -> Tensor | None:
         prompts, outputs = self.prompts.pairs()

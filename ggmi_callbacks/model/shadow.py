@@ -68,6 +68,11 @@ class Shadow:
     seconds: float
     rest: Parameters | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """What the run cost and whether it taught anything, for people."""
+        names = ("seconds", "epochs", "learning_rate", "rates", "improved", "heldout_nll")
+        return {name: getattr(self, name) for name in names}
+
     @property
     def heldout_nll(self) -> list[float]:
         """Mean code length of the held-out anchors before training and after each epoch, nats per sample."""

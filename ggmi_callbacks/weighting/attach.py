@@ -116,8 +116,8 @@ class Attachment:
                 f"{type(module).__name__} made its loss without `loss_function`, so weights did not act."
             )
         if self.engine.wants_log_probs:
-            with self.engine.budget.spend("watch"):
-                self.engine.watch(self.engine.probe.task.output_log_probs(outputs, kwargs))
+            with self.engine.budget.spend("record"):
+                self.engine.record_log_probs(self.engine.probe.task.output_log_probs(outputs, kwargs))
 
     @torch.compiler.disable
     def _weights(self) -> Tensor | None:
@@ -126,7 +126,7 @@ class Attachment:
 
     @torch.compiler.disable
     def _count(self) -> Tensor | None:
-        return self.engine.count
+        return self.engine.targets
 
     def _apart(self, inputs: Inputs, ids: Tensor | None) -> Inputs:
         """``inputs`` of a forward in which packed segments do not see each other.

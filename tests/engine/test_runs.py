@@ -51,7 +51,7 @@ def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch,
         inputs = engine.observe(data)
         clock[0] += 1
         if engine.wants_log_probs:
-            engine.watch(torch.zeros(TASK.layout(inputs).target.shape))
+            engine.record_log_probs(torch.zeros(TASK.layout(inputs).target.shape))
         engine.end_step()
     logs = engine.log()
     assert logs["ggmi/overhead"] <= overhead
@@ -67,7 +67,7 @@ def test_looks_back_are_rare_in_a_run_without_a_budget(build) -> None:
     loop, batch, seen = build(Reweight(), sources=None), stream(1)[0], []
     for step in range(250):
         loop.engine.observe({**batch, SAMPLE_KEY: torch.arange(4 * step, 4 * step + 4)})
-        loop.engine.watch(torch.zeros(TASK.layout(batch).target.shape))
+        loop.engine.record_log_probs(torch.zeros(TASK.layout(batch).target.shape))
         loop.engine.end_step()
         if step % 10 == 9:
             seen.append("ggmi/anchor_nll" in loop.engine.log())
@@ -92,7 +92,7 @@ def test_weight_information_adds_up_over_all_samples_though_some_were_not_watche
     for i in range(32):
         inputs = engine.observe({**data, SAMPLE_KEY: torch.arange(4 * i, 4 * i + 4)})
         if engine.wants_log_probs:
-            engine.watch(TASK.log_probs(loop.model, inputs))
+            engine.record_log_probs(TASK.log_probs(loop.model, inputs))
         engine.end_step()
     train_a_little(loop.model)
     now = engine.log()["ggmi/weight_information"]  # from two visits of one batch, all of which are alike
@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_is_left_out_counted_and_named(build, value: s
         inputs = loop.engine.observe(batch)
         log_probs = torch.zeros(TASK.layout(inputs).target.shape)
         log_probs[2] = -float(value)
-        loop.engine.watch(log_probs)
+        loop.engine.record_log_probs(log_probs)
         loop.engine.end_step()
     with pytest.warns(UserWarning, match=r"the loss of samples \[2, 6\] is not finite"):
         logs = loop.engine.log()

@@ -54,7 +54,7 @@ def waits(loop: Loop, batch: dict, monkeypatch) -> list[str]:
     with counting(monkeypatch) as mode:
         inputs = loop.engine.observe(batch)
         log_probs = loop.engine.probe.task.log_probs(model, inputs)
-        loop.engine.watch(log_probs)
+        loop.engine.record_log_probs(log_probs)
         weights = loop.engine.weights
         (log_probs if weights is None else log_probs * weights).sum().backward()
         loop.engine.end_step()

@@ -1,0 +1,50 @@
+"""Where a policy has nothing to act on: said, and never acted upon in silence."""
+
+from __future__ import annotations
+
+import warnings
+
+from ggmi_callbacks.engine.recorder import Recorder
+from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.model import Shadow
+from ggmi_callbacks.policies import Policy
+from ggmi_callbacks.scorers import Scorer
+
+MANY = 64
+"""Samples that were scored and gave no gain before an acting policy is refused: as many as are always scored."""
+
+
+def check_shadow(shadow: Shadow, scorer: Scorer, policy: Policy) -> None:
+    """Warn if the anchors taught the shadow nothing beyond chance; raise where a policy would act on such gains.
+
+    Raises:
+        ValueError: with the way out.
+
+    """
+    if shadow.improved:
+        return
+    problem = (
+        f"the shadow run on the anchors did not shorten the held-out ones ({shadow.heldout_nll[0]:.2f} nats before, at "
+        f"best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {min(shadow.rates):.1e} to "
+        f"{max(shadow.rates):.1e}) beyond chance: they hold nothing that the model does not know, or are too few"
+    )
+    if policy.acts and scorer.needs_shadow:
+        raise ValueError(
+            f"{problem}, so {type(policy).__name__} has no gain to act on. Give more anchors, another "
+            "`shadow_learning_rate` or more `shadow_epochs`, or score with `GradientScorer`."
+        )
+    warnings.warn(f"{problem}; gains against the shadow are noise.", stacklevel=4)
+
+
+def check_coverage(schedule: Schedule, recorder: Recorder, scorer: Scorer, policy: Policy) -> None:
+    """Raise if an acting policy got no gain of any sample, and so keeps everything.
+
+    Raises:
+        ValueError: with the usual causes.
+
+    """
+    if policy.acts and schedule.scored >= MANY and not recorder.found_gain:
+        raise ValueError(
+            f"{type(scorer).__name__} gave no gain for any of {schedule.scored} samples, so {policy!r} keeps "
+            "everything. They have too few targets for it (`stride`), or lack what it reads (prompts, a column)."
+        )
