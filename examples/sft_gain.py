@@ -2,9 +2,10 @@
 
 With no arguments, a small world of its own, offline, in minutes on a CPU: a language model reads the first volume of
 a school book and a little of the second one. A copy of it learns more of the second volume and becomes the
-*generator*, which answers new questions of it at four temperatures; a checker finds its errors. The student, the
-model as it was, is fine-tuned on these answers twice, with and without a policy, watched by 128 solutions that
-"people" wrote.
+*generator*, which answers each of 1,000 new questions at four temperatures; two answers of three are wrong, as a
+checker finds. The student, the model as it was, is fine-tuned on these answers: on all of them, on what ``Filter``
+keeps by the agreement of answers to one question, on as many drawn at random, and on the right ones alone. Every run
+takes as many steps, and 128 solutions that "people" wrote are the anchors.
 
     python examples/sft_gain.py
 
@@ -17,9 +18,11 @@ With arguments, any model and any data:
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +35,14 @@ from sft_report import Run, describe, draw
 from small_model import PRESETS, copy_model, load_model, sample
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
-from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, is_right, make_problems
+from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, final_answer, is_right, make_problems
 
-from ggmi_callbacks import CausalLM, Filter, Monitor, Policy, Reweight
+from ggmi_callbacks import AgreementScorer, CausalLM, Filter, Monitor, Policy, Reweight, Scorer
 from ggmi_callbacks.integrations.trl import GGMICallback
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.4)
 READ, GLANCED = 4000, 400  # problems of volume one and two that the model has read
-LEARNT, ANSWERED = 4500, 500  # of volume two that the generator learns, and answers at each temperature
+LEARNT, ASKED = 4500, 1000  # of volume two that the generator learns, and is asked at each temperature
 ANCHORS, HELD = 128, 300
 
 
@@ -54,6 +57,9 @@ class Study:
     heldout: Dataset
     source: str | None
     label: str | None
+    scorer: Scorer | None = None
+    judge: Callable[[str, str], bool] | None = None
+    """Whether an answer, the first argument, is right, given a real solution."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,7 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--source", metavar="COLUMN", help="of --synthetic: where a sample comes from")
     add("--label", metavar="COLUMN", help="of --synthetic: whether a sample is right; for the report only")
     add("--policy", choices=("filter", "reweight", "monitor"), default="filter")
-    add("--keep", type=float, help="filter: the share to keep (default: those with gain positive beyond noise)")
+    add("--keep", type=float, help="filter: the share to keep (default: all but what surely speaks against itself)")
     add("--epochs", type=float, default=1)
     add("--batch-size", type=int, default=8)
     add("--learning-rate", type=float, default=1e-3)
@@ -123,10 +129,10 @@ def given_study(args: argparse.Namespace) -> Study:
 def embedded_study(args: argparse.Namespace) -> Study:
     """Write the task, train the generator, and let it answer."""
     most = args.limit or LEARNT
-    sizes = (READ, GLANCED, LEARNT, ANSWERED, ANCHORS, HELD)
-    read_, glanced, learnt, answered, few, held = (min(most, size) for size in sizes)
+    sizes = (READ, GLANCED, LEARNT, ASKED, ANCHORS, HELD)
+    read_, glanced, learnt, asked, few, held = (min(most, size) for size in sizes)
     first = make_problems(read_, VOLUME_ONE, args.seed)
-    total = glanced + learnt + answered * len(TEMPERATURES) + few + held
+    total = glanced + learnt + asked + few + held
     second = make_problems(total, VOLUME_TWO, args.seed + 1)
     reading = as_dataset([*first, *second[:glanced]])
     texts = texts_of(as_dataset([*first, *second]))
@@ -136,10 +142,20 @@ def embedded_study(args: argparse.Namespace) -> Study:
     generator = copy_model(model)
     pretrain(generator, tokenizer, as_dataset(second[glanced:][:learnt]), args, "the generator learns volume two")
     rest = iter(second[glanced + learnt :])
-    asked = {t: [next(rest) for _ in range(answered)] for t in TEMPERATURES}
+    questions = [next(rest) for _ in range(asked)]
     anchors, heldout = [next(rest) for _ in range(few)], list(rest)
-    synthetic = Dataset.from_list([row for t in TEMPERATURES for row in answer(generator, tokenizer, asked[t], t)])
-    return Study(model, tokenizer, as_dataset(anchors), synthetic, as_dataset(heldout), "source", "right")
+    synthetic = Dataset.from_list([row for t in TEMPERATURES for row in answer(generator, tokenizer, questions, t)])
+    return Study(
+        model,
+        tokenizer,
+        as_dataset(anchors),
+        synthetic,
+        as_dataset(heldout),
+        source="source",
+        label="right",
+        scorer=AgreementScorer(answer=final_answer, text="text"),
+        judge=lambda text, solution: is_right(text, int(final_answer(solution) or 0)),
+    )
 
 
 def as_dataset(problems: Sequence[Problem]) -> Dataset:
@@ -153,7 +169,13 @@ def answer(
     prompts = [problem.question + "\n" for problem in problems]
     answers = sample(generator, tokenizer, prompts, temperature)
     return [
-        {"prompt": prompt, "completion": text, "source": f"T={temperature:g}", "right": is_right(text, problem.answer)}
+        {
+            "prompt": prompt,
+            "completion": text,
+            "text": text,  # the trainer keeps tokens of the others
+            "source": f"T={temperature:g}",
+            "right": is_right(text, problem.answer),
+        }
         for prompt, text, problem in zip(prompts, answers, problems, strict=True)
     ]
 
@@ -189,20 +211,55 @@ def pretrain(
     SFTTrainer(model, args=settings, train_dataset=data, processing_class=tokenizer).train()
 
 
-def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[Run, SFTTrainer, GGMICallback]:
-    """Fine-tune a copy of the student on the synthetic data."""
-    print(f"\nfine-tuning on {len(study.synthetic)} synthetic samples with {policy}", flush=True)
-    trainer = SFTTrainer(
+def make_trainer(study: Study, args: argparse.Namespace, rows: Dataset) -> SFTTrainer:
+    """Return a trainer of a copy of the student on ``rows``; it takes the steps of one pass over all of the data."""
+    steps = math.ceil(args.epochs * len(study.synthetic) / args.batch_size)
+    return SFTTrainer(
         copy_model(study.model),
-        args=training_arguments(args, eval_strategy="steps", eval_steps=0.2),
-        train_dataset=study.synthetic,
+        args=training_arguments(args, max_steps=steps, eval_strategy="steps", eval_steps=0.2),
+        train_dataset=rows,
         eval_dataset=study.heldout,
         processing_class=study.tokenizer,
     )
+
+
+def compare(study: Study, args: argparse.Namespace, kept: Sequence[int]) -> list[Run]:
+    """Train on as many samples drawn at random as a policy kept, and on the right ones alone."""
+    draw = np.random.default_rng(args.seed)
+    rows = {f"random {len(kept)}": draw.choice(len(study.synthetic), len(kept), replace=False)}
+    if study.label and any(study.synthetic[study.label]):
+        rows["the right ones"] = np.flatnonzero(study.synthetic[study.label])
+    runs = []
+    for name, chosen in rows.items():
+        print(f"\nfine-tuning on {name} of the samples", flush=True)
+        trainer = make_trainer(study, args, study.synthetic.select(chosen))
+        before, tokens = heldout_nll(trainer)
+        start = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - start
+        after, _ = heldout_nll(trainer)
+        accuracy = judge(study, trainer)
+        runs.append(Run(name, None, {}, trainer.state.log_history, before, after, tokens, seconds, accuracy))
+    return runs
+
+
+def judge(study: Study, trainer: SFTTrainer) -> float | None:
+    """Share of held-out questions to which the model's likeliest answer is right, if somebody can tell."""
+    if study.judge is None:
+        return None
+    answers = sample(trainer.model, study.tokenizer, study.heldout["prompt"], temperature=0.0)
+    return float(np.mean([study.judge(a, s) for a, s in zip(answers, study.heldout["completion"], strict=True)]))
+
+
+def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[Run, SFTTrainer, GGMICallback]:
+    """Fine-tune a copy of the student on the synthetic data."""
+    print(f"\nfine-tuning on {len(study.synthetic)} synthetic samples with {policy}", flush=True)
+    trainer = make_trainer(study, args, study.synthetic)
     callback = GGMICallback(
         trainer,
         anchors=study.anchors,
         policy=policy,
+        scorer=study.scorer,
         source=study.source,
         shadow_learning_rate=args.shadow_learning_rate or 0.3 * args.learning_rate,  # few anchors, small steps
         shadow_epochs=5,
@@ -217,7 +274,8 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
     if study.label:
         ledger["right"] = np.array(trainer.train_dataset[study.label], dtype=bool)[ledger.id]
     after, _ = heldout_nll(trainer)
-    run = Run(repr(policy), ledger, callback.results(), trainer.state.log_history, before, after, tokens, seconds)
+    history, accuracy = trainer.state.log_history, judge(study, trainer)
+    run = Run(repr(policy), ledger, callback.results(), history, before, after, tokens, seconds, accuracy)
     return run, trainer, callback
 
 
@@ -243,11 +301,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for policy in policies:
         run, trainer, callback = fine_tune(study, args, policy)
         runs.append(run)
-    report = describe(runs)
+    kept = np.flatnonzero(runs[-1].kept(len(study.synthetic)))
+    others = compare(study, args, kept) if len(policies) > 1 else []
+    report = describe(runs, others)
     print(f"\n{report}\n")
     callback.ledger.to_parquet(args.output / "ledger.parquet")
     draw(runs, args.output / "gain.png")
     (args.output / "report.txt").write_text(report + "\n")
+    (args.output / "runs.json").write_text(json.dumps([run.summary() for run in [*runs, *others]], indent=1))
     trainer.save_model(str(args.output / "student"))
     print(f"Ledger, plot, report and student are in {args.output}.")
 

@@ -27,21 +27,35 @@ class Run:
         after: the same after it.
         tokens: their targets, [n].
         seconds: wall-clock time of training, shadow included.
+        accuracy: share of held-out questions answered rightly, if there is a checker.
 
     """
 
     policy: str
-    ledger: pd.DataFrame
+    ledger: pd.DataFrame | None
     results: dict[str, Any]
     history: list[dict[str, float]]
     before: np.ndarray
     after: np.ndarray
     tokens: np.ndarray
     seconds: float
+    accuracy: float | None = None
+
+    def kept(self, n: int) -> np.ndarray:
+        """Which of ``n`` samples were trained on, bool [n]."""
+        out = np.zeros(n, dtype=bool)
+        assert self.ledger is not None
+        out[self.ledger.id[self.ledger.kept]] = True
+        return out
+
+    def summary(self) -> dict[str, Any]:
+        """What a comparison over seeds needs."""
+        nats = self.after.sum() / self.tokens.sum()
+        return {"run": self.policy, "accuracy": self.accuracy, "nats": float(nats), "seconds": self.seconds}
 
 
-def describe(runs: list[Run]) -> str:
-    """Return the report as text; the last of ``runs`` is the one with the policy."""
+def describe(runs: list[Run], others: list[Run]) -> str:
+    """Return the report as text; the last of ``runs`` is the one with the policy, ``others`` are for comparison."""
     run = runs[-1]
     parts = [
         shadow_line(run.results["shadow"]["heldout_nll"]),
@@ -51,7 +65,7 @@ def describe(runs: list[Run]) -> str:
         *separation(run.ledger),
         "",
         f"Loss on {len(run.tokens)} held-out real samples, nats per token",
-        heldout_table(runs),
+        heldout_table(runs, others),
         "",
         f"GGMI = I(S_anchor; W') - I(S_gen; W), nats ({run.results['estimators']['ggmi']})",
         ggmi_table(runs),
@@ -98,13 +112,14 @@ def separation(ledger: pd.DataFrame) -> list[str]:
     return [f"Gain tells right from wrong with an AUROC of {overall:.2f}{within} (0.50 is chance)."]
 
 
-def heldout_table(runs: list[Run]) -> str:
-    """Return the held-out loss of each run, and how far the last one is from the first, sample by sample."""
+def heldout_table(runs: list[Run], others: list[Run]) -> str:
+    """Return what each run came to, and how far the loss of the last of ``runs`` is from the first's, by sample."""
     first, last = runs[0], runs[-1]
     rows = [{"": "before training", "nats/token": f"{first.before.sum() / first.tokens.sum():.4f}", "seconds": ""}]
-    for run in runs:
+    for run in [*runs, *others]:
         loss = f"{run.after.sum() / run.tokens.sum():.4f}"
-        rows.append({"": run.policy, "nats/token": loss, "seconds": f"{run.seconds:.0f}"})
+        right = {} if run.accuracy is None else {"right answers": f"{100 * run.accuracy:.1f} %"}
+        rows.append({"": run.policy, "nats/token": loss, **right, "seconds": f"{run.seconds:.0f}"})
     if last is not first:
         change, error = _ratio(last.after - first.after, last.tokens)
         text = f"{change:+.4f} [{change - error:+.4f}, {change + error:+.4f}]"

@@ -112,7 +112,7 @@ def sample(
     new_tokens: int = 96,
     batch_size: int = 256,
 ) -> list[str]:
-    """Sample one answer to each prompt from the model's own law at ``temperature``, nothing cut off it."""
+    """Sample one answer to each prompt from the model's own law at ``temperature``; at 0, the likeliest tokens."""
     model.eval()
     answers: list[str] = []
     for start in tqdm(range(0, len(prompts), batch_size), desc=f"sampling at T={temperature:g}", leave=False):
@@ -122,10 +122,7 @@ def sample(
         out = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
+            **({"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}),
             max_new_tokens=new_tokens,
             use_cache=True,  # training switches it off in the model's configuration
             pad_token_id=tokenizer.pad_token_id,

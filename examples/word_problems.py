@@ -192,6 +192,18 @@ def _make(chapter: Chapter, draw: Random) -> Problem:
     return Problem(question, "\n".join([*lines, f"#### {result}"]), result)
 
 
+def final_answer(solution: str) -> str | None:
+    """The number in the last line of a solution, or None if it does not end in one.
+
+    Example:
+        >>> final_answer("Ann has <<2*3=6>>6 pens.\\n#### 6")
+        '6'
+
+    """
+    found = re.search(r"#### (-?\d+)\s*$", solution)
+    return found[1] if found else None
+
+
 _SUM = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
 
 

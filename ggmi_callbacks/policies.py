@@ -1,7 +1,7 @@
 """From gain to weight: what a sample's gain does to its part in the loss.
 
     Monitor     w = 1
-    Filter      w = 1 if gain - margin x noise > threshold else 0;   threshold in nats, noise the gain's standard error,
+    Filter      w = 1 if gain + margin x noise > threshold else 0;   threshold in nats, noise the gain's standard error,
                 or w = 1 if gain is above a quantile of the gains seen so far
     Reweight    w = clip(r / mean r),   r = 2 sigmoid((gain - mean gain) / (temperature x std of gain))
 
@@ -35,7 +35,7 @@ class Policy(ABC):
     refill = False
     """Whether trainers fill batches up with other samples in place of those that are dropped."""
     margin: float = 0.0
-    """How many standard errors are taken off a gain before it is weighed."""
+    """How many standard errors a gain is given the benefit of before it is weighed."""
     overhead: float | None = None
     """Default share of step time that scoring may take; None for as much as it needs."""
 
@@ -69,8 +69,8 @@ class Policy(ABC):
     def weights(self, gain: Tensor, noise: Tensor | None = None) -> Tensor:
         """Weights [n] by what is known of the stream so far, without taking note of ``gain`` [n]."""
         gain = _scored(gain)
-        lowest = gain - self.margin * noise if self.margin and noise is not None else gain
-        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(lowest))
+        highest = gain + self.margin * noise if self.margin and noise is not None else gain
+        return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(highest))
 
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, with the policy's kind."""
@@ -113,12 +113,14 @@ class Filter(Policy):
     """Trains on the samples whose gain is high enough and skips the rest before the forward.
 
     Args:
-        threshold: keep gain - margin x noise > threshold, in the scorer's unit (nats per sample by default). Zero if
-            neither this nor ``keep`` is given: keep what the anchors make likelier, beyond doubt.
+        threshold: keep gain + margin x noise > threshold, in the scorer's unit (nats per sample by default). Zero if
+            neither this nor ``keep`` is given: drop only what surely speaks against itself, since throwing good data
+            away costs as much as bad data do.
         keep: keep about this share instead, (0, 1]: the threshold is a quantile of the last ``window`` gains of the
             stream. For plentiful data: on a small pool, throwing data away costs what the bad data cost.
         window: length of that memory.
-        margin: how many standard errors of its own a gain has to stand above ``threshold``, 1 if not given.
+        margin: how many standard errors of its own a gain may lie below ``threshold`` and still be kept, 2 if not
+            given (one-sided 97.5 %); scores without noise, as agreement, are taken as they are.
         refill: let trainers fill each batch up with other samples that pass, so that an optimiser step sees the batch
             size that was tuned and the run takes as many steps as without a filter. If false, or where a trainer
             cannot (its documentation says so), batches shrink to what is kept of them.
@@ -163,7 +165,7 @@ class Filter(Policy):
         self.window = window
         self.refill = refill
         if keep is None:
-            self.margin = 1.0 if margin is None else margin
+            self.margin = 2.0 if margin is None else margin
 
     def update(self, gain: Tensor) -> None:
         """Put the scored gains into the ring of the last ``window`` ones, without waiting for the device."""

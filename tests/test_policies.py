@@ -274,12 +274,13 @@ def settings(policy: Policy) -> dict[str, float]:
     return public
 
 
-def test_a_gain_has_to_stand_above_the_threshold_by_its_noise():
-    gain, noise = torch.tensor([2.0, 2.0, -1.0, float("nan")]), torch.tensor([1.5, 2.5, 0.1, float("nan")])
-    assert Filter()(gain, noise=noise).tolist() == [1.0, 0.0, 0.0, 1.0]
-    assert Filter(margin=0.0)(gain, noise=noise).tolist() == [1.0, 1.0, 0.0, 1.0]
-    assert Filter(threshold=-4.0, margin=2.0)(gain, noise=noise).tolist() == [1.0, 1.0, 1.0, 1.0]
-    assert Filter(keep=0.7)(gain, noise=noise).tolist() == [1.0, 1.0, 0.0, 1.0]  # a share of gains as they are
+def test_only_what_lies_below_the_threshold_beyond_its_noise_is_dropped():
+    gain, noise = torch.tensor([2.0, -2.0, -1.0, float("nan")]), torch.tensor([1.5, 1.5, 0.1, float("nan")])
+    assert Filter()(gain, noise=noise).tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert Filter(margin=0.0)(gain, noise=noise).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert Filter(margin=1.0)(gain, noise=noise).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert Filter(threshold=3.0, margin=1.0)(gain, noise=noise).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert Filter(keep=0.7)(gain, noise=noise).tolist() == [1.0, 0.0, 1.0, 1.0]  # a share of gains as they are
     assert Reweight()(gain, noise=noise).equal(Reweight()(gain))
     with pytest.raises(ValueError, match="`margin` must not be negative, got -1"):
         Filter(margin=-1.0)

@@ -286,7 +286,7 @@ class GainEngine:
 
     @property
     def wants_log_probs(self) -> bool:
-        """Whether :meth:`record_log_probs` should be called even if the log-probabilities have to be computed for it."""
+        """Whether :meth:`record_log_probs` is worth computing log-probabilities for."""
         return self._current is not None and self._current.origin != "skipped"
 
     def record_log_probs(self, log_probs: Tensor) -> None:

@@ -64,6 +64,11 @@ class Scorer(ABC):
             raise ValueError(f"`normalize` must be None or 'token', got {normalize!r}.")
         self.normalize = normalize
 
+    @property
+    def name(self) -> str:
+        """Short name, as in the ledger's columns."""
+        return type(self).__name__.removesuffix("Scorer").lower()
+
     def read(self, data: SampleData) -> None:  # noqa: B027
         """Take what the training set says of its samples; called before :meth:`prepare`, if there is one with ids."""
 

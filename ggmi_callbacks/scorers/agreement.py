@@ -28,8 +28,8 @@ class AgreementScorer(DataScorer):
     Args:
         group: column that says which samples answer the same prompt; by default equal prompts do (equal token ids).
         answer: finds the final answer in a text, ``None`` where there is none; agreement is then the share of siblings
-            with the same one. By default agreement is overlap of n-grams, see
-            :func:`~ggmi_callbacks.functional.agreement`.
+            with the same one, and zero without one where a sibling has it. By default agreement is overlap of
+            n-grams, see :func:`~ggmi_callbacks.functional.agreement`.
         text: column of the texts that are compared; by default the target tokens, or with ``answer`` the column
             ``"completion"``.
         seed: of the draw of strangers.
@@ -68,6 +68,11 @@ class AgreementScorer(DataScorer):
                 "generator several times, or name a column of groups with `group=`."
             )
         found = agreement(samples, groups, answer=self.answer)
+        if self.answer is not None:
+            answered = [self.answer(sample) is not None for sample in samples]
+            with_one = {group for group, has in zip(groups, answered, strict=True) if has}
+            stranded = [group in with_one and not has for group, has in zip(groups, answered, strict=True)]
+            found = found.masked_fill(torch.tensor(stranded), 0.0)
         strangers = agreement(samples, self._strangers(groups), answer=self.answer)
         return found - strangers.nanmean().nan_to_num(0.0)
 

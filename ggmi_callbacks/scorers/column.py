@@ -36,6 +36,11 @@ class ColumnScorer(DataScorer):
         super().__init__()
         self.column, self.threshold = column, threshold
 
+    @property
+    def name(self) -> str:
+        """The column's."""
+        return self.column
+
     def values(self, data: SampleData) -> Tensor:
         """See :meth:`DataScorer.values`."""
         values = torch.tensor([self._number(i, value) for i, value in enumerate(data.column(self.column))])

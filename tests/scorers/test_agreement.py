@@ -52,8 +52,14 @@ def test_final_answers_vote() -> None:
     )
     scorer = AgreementScorer(group="q", answer=lambda text: text.split("#")[1] if "#" in text else None)
     found = gains(scorer, rows)
-    assert found.isnan().tolist() == [False, False, False, True] * 2
+    assert found.isnan().tolist() == [False, False, False, True] * 2  # nobody answered "b"
     assert found[0] == found[1] > found[2]
+
+
+def test_a_text_without_a_final_answer_agrees_with_none_that_has_one() -> None:
+    rows = SampleData([{"q": "a", "completion": c} for c in ("#7", "#7", "and so on")])
+    found = gains(AgreementScorer(group="q", answer=lambda text: text[1:] if "#" in text else None), rows)
+    assert found[0] == found[1] > 0 >= found[2]
 
 
 def test_one_answer_a_prompt_is_refused_with_the_way_out() -> None:

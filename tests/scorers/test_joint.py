@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ggmi_callbacks import (
     CausalLM,
+    ColumnScorer,
     DistinctScorer,
     Filter,
     GainEngine,
@@ -19,6 +20,7 @@ from ggmi_callbacks import (
     LikelihoodScorer,
     Scorer,
 )
+from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.scorers import PromptInformationScorer, Score
 from tests._batches import VOCABULARY, batches, packed, padded, samples, shadow_of
@@ -237,10 +239,46 @@ def test_a_filter_on_joint_scores_is_refused_where_the_shadow_has_learnt_nothing
         GainEngine(probe.model, noise, policy=Filter(), scorer=JointScorer([DistinctScorer()]), **settings).prepare()
 
 
-def test_a_sample_that_one_scorer_cannot_judge_is_unknown(probe: Probe) -> None:
+def test_a_score_that_a_sample_does_not_have_does_not_count(probe: Probe) -> None:
     joint = JointScorer()
     joint.prepare(probe, ANCHORS, shadow_with(probe, [0, 1, 2, 3]))
     mixed = padded([*SAMPLES[:5], (SAMPLES[5][0], SAMPLES[5][0])])  # every token of the last one has a label
     score = joint.score(mixed, TASK.layout(mixed))
-    assert score.gain.isnan().tolist() == [False] * 5 + [True]
-    assert score.noise.isnan().tolist() == [False] * 5 + [True]
+    prompts = joint.parts.index("promptinformation")
+    assert score.parts[prompts].isnan().tolist() == [False] * 5 + [True]
+    assert score.gain.isfinite().all()
+    assert score.noise.isfinite().all()
+
+
+def test_a_sample_without_any_score_is_unknown() -> None:
+    joint = JointScorer([ColumnScorer("a"), ColumnScorer("b")])
+    joint.read(SampleData([{"a": 1.0, "b": None}, {"a": None, "b": None}, {"a": 0.0, "b": 1.0}]))
+    found = joint.known()
+    assert found.gain.isnan().tolist() == [False, True, False]
+    assert found.noise.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(("combine", "expected"), [("least", [1.0, -1.0, -1.0]), ("sum", [2.0, 0.0, 0.0])])
+def test_scores_of_the_data_join_in_units_of_their_spread(combine: str, expected: list[float]) -> None:
+    """Columns of -1 and 1 and of -10 and 10 weigh alike; the ledger keeps each in its own unit."""
+    rows = [{"a": 1.0, "b": 10.0}, {"a": 1.0, "b": -10.0}, {"a": -1.0, "b": 10.0}, {"a": -1.0, "b": -10.0}]
+    joint = JointScorer([ColumnScorer("a"), ColumnScorer("b")], combine=combine)
+    joint.read(SampleData(rows))
+    found = joint.known()
+    assert found.gain[:3].tolist() == pytest.approx(expected)
+    assert found.parts[:, 0].tolist() == [1.0, 10.0]
+    assert joint.parts == ("a", "b")
+
+
+def test_scores_of_model_and_data_join_and_stand_in_the_ledger(probe: Probe) -> None:
+    joint = JointScorer([LikelihoodScorer(), ColumnScorer("reward")])
+    engine = GainEngine(
+        probe.model, ANCHORS, scorer=joint, overhead=0.9, data=[{"reward": float(i)} for i in range(6)],
+        learning_rate=1e-2, progress=False,
+    )  # fmt: skip
+    engine.prepare()
+    engine.observe({**BATCH, "ggmi_sample": torch.arange(6)})
+    engine.log()
+    table = engine.ledger.table
+    assert table["gain/reward"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert all(value is not None for value in table["gain/likelihood"].to_pylist())
