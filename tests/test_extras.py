@@ -18,7 +18,8 @@ OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer"}
 
 BLOCK = """
 import sys
-import torchmetrics  # which itself imports scipy and matplotlib where they are installed
+if MISSING != ("typer",):
+    import torchmetrics  # which itself imports scipy and matplotlib where they are installed
 for name in list(sys.modules):
     if name.startswith(MISSING):
         del sys.modules[name]
