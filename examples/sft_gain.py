@@ -272,7 +272,7 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
     ledger = callback.ledger.table.to_pandas().drop_duplicates("id")
     ledger["source"] = ledger.source.fillna("synthetic")
     if study.label:
-        ledger["right"] = np.array(trainer.train_dataset[study.label], dtype=bool)[ledger.id]
+        ledger["right"] = np.array(trainer.train_dataset[study.label], dtype=bool)[ledger.id]  # type: ignore[type-var]
     after, _ = heldout_nll(trainer)
     history, accuracy = trainer.state.log_history, judge(study, trainer)
     run = Run(repr(policy), ledger, callback.results(), history, before, after, tokens, seconds, accuracy)

@@ -23,6 +23,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_verify_writes_table_picture_and_findings_that_its_seed_determines(tmp_path):
     for folder, seed in (("first", 3), ("again", 3), ("other", 4)):
         output = run("verify", "--quick", "--repeats", "3", "--seed", seed, "--output", tmp_path / folder)
@@ -43,6 +44,7 @@ def test_verify_in_eight_dimensions_has_no_histograms(tmp_path):
     assert not any(row["quantity"].startswith("histogram") for row in rows)
 
 
+@pytest.mark.slow
 def test_verify_language_writes_table_and_picture(tmp_path):
     output = run("verify-language", "--quick", "--output", tmp_path)
     assert "exact dI" in output

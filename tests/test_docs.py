@@ -56,7 +56,6 @@ def world(tmp_path, monkeypatch, tokenizer):
     return {"tokenizer": tokenizer, "args": args, "synthetic": Dataset.from_list(sums(32)), "human": human}
 
 
-@pytest.mark.filterwarnings("ignore")  # of the trainers
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_on_a_page_runs_from_top_to_bottom(page, world, make_model):
     section, runner = -1, doctest.DocTestRunner(optionflags=FLAGS)

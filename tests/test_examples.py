@@ -169,6 +169,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_by_name(tmp_path):
         load_model(str(tmp_path / "nowhere"), None, [], 0)
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_on_its_own_and_then_on_files(tmp_path, capsys):
     """The main job at its smallest: from nothing but what it wrote itself, then with its student on files."""
     import sft_gain
@@ -197,6 +198,7 @@ def test_the_pipeline_runs_on_its_own_and_then_on_files(tmp_path, capsys):
         assert (out / "student" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_script_says_what_it_cannot_read(tmp_path):
     files = ["--anchors", "a.jsonl", "--synthetic", "b.jsonl", "--heldout", "c.jsonl"]
     command = [sys.executable, str(EXAMPLES / "sft_gain.py"), *files]

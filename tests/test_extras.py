@@ -12,12 +12,14 @@ import pytest
 import ggmi_callbacks
 
 ROOT = Path(ggmi_callbacks.__file__).parent
+CORE = {"torch", "torchmetrics", "numpy", "pyarrow", "tqdm"}
 OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer"}
 
 
 BLOCK = """
 import sys
-import torchmetrics  # which itself imports scipy and matplotlib where they are installed
+if MISSING != ("typer",):
+    import torchmetrics  # which itself imports scipy and matplotlib where they are installed
 for name in list(sys.modules):
     if name.startswith(MISSING):
         del sys.modules[name]
@@ -74,6 +76,45 @@ metrics.WeightInformation(confidence=0.9)(x, noise)
 )
 def test_what_needs_an_extra_names_it(missing: str, code: str, message: str) -> None:
     assert f"ImportError: {message}" in without(missing, code=code).stderr
+
+
+def test_the_console_script_without_its_extra_is_one_line() -> None:
+    run = without("typer", code="from ggmi_callbacks.__main__ import main; main()")
+    assert run.returncode == 1
+    assert run.stderr == "Error: The command line needs typer: pip install 'ggmi-callbacks[cli]'\n"
+
+
+def test_the_console_script_and_the_module_are_one_program() -> None:
+    run = subprocess.run([sys.executable, "-m", "ggmi_callbacks", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "ggmi [OPTIONS] COMMAND" in run.stdout
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    scripts = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"ggmi": "ggmi_callbacks.__main__:main"}
+
+
+def test_the_core_depends_on_five_packages_and_each_extra_on_what_its_errors_name() -> None:
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    names = {
+        extra: {entry.split(">=")[0] for entry in needs} for extra, needs in project["optional-dependencies"].items()
+    }
+    assert {entry.split(">=")[0] for entry in project["dependencies"]} == CORE
+    assert names["plot"] == {"matplotlib"}
+    assert names["cli"] == {"typer"}
+    assert names["verify"] == {"ggmi-callbacks[plot]", "scikit-learn", "threadpoolctl"}
+    (whole,) = (name for name in names["dev"] if name.startswith("ggmi-callbacks["))
+    assert set(whole.removeprefix("ggmi-callbacks[").removesuffix("]").split(",")) == set(names) - {"dev"}
+
+
+def test_every_file_of_the_core_imports_the_core_dependencies_only() -> None:
+    """At the top of a file, that is, outside functions, ``with extra(...)`` and ``if TYPE_CHECKING``."""
+    allowed = {*sys.stdlib_module_names, *CORE, "ggmi_callbacks"}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.split(".")[0] for name in names} <= allowed, path
 
 
 def test_a_verification_without_its_extra_stops_before_it_computes(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ FLOORS = [
     {"weighting"},
     {"integrations", "verification"},
     {"report", "cli"},
+    {"__main__"},
 ]
 """Rooms from the ground upwards; rooms of one floor do not import each other."""
 

@@ -156,12 +156,12 @@ def test_where_nobody_has_a_sibling_all_is_nan_with_a_warning() -> None:
 )
 def test_what_is_no_sample_or_group_is_refused(samples: object, group: list, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        agreement(samples, group)  # type: ignore[arg-type]
+        agreement(samples, group)
 
 
 def test_answers_that_are_not_hashable_and_orders_that_are_not_positive_are_refused() -> None:
     for answer in (list, lambda _: torch.tensor(1)):
         with pytest.raises(TypeError, match=r"`answer` to give hashable values but got a (list|Tensor); let it return"):
-            agreement(["a", "b"], [0, 0], answer=answer)  # type: ignore[arg-type]
+            agreement(["a", "b"], [0, 0], answer=answer)
     with pytest.raises(ValueError, match=r"`order` to be positive but got 0"):
         agreement(["a", "b"], [0, 0], order=0)

@@ -112,7 +112,7 @@ def test_terms_add_up_and_obey_the_triangle_inequality() -> None:
 def test_the_interval_of_the_sum_adds_half_widths_in_squares() -> None:
     sets = gaussian(100, 2, 1), gaussian(100, 2, 2, 1.0), gaussian(100, 2, 3, 2.0)
     bound, first, second, _ = divergence_terms(*sets, constant=3.0, confidence=0.9)
-    half = [float(term.value - term.low) for term in (first, second)]
+    half = [float(term.value - term.low) for term in (first, second)]  # type: ignore[attr-defined]
     assert float(bound.value - bound.low) == pytest.approx(3 * math.hypot(*half))
 
 

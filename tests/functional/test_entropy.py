@@ -159,19 +159,19 @@ FUNCTIONS = [gaussian_entropy, knn_entropy, lambda x, **kwargs: code_length(-x.a
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_gradients_agree_with_finite_differences(function) -> None:  # type: ignore[no-untyped-def]
+def test_gradients_agree_with_finite_differences(function) -> None:
     assert torch.autograd.gradcheck(function, (normal(12, 2).requires_grad_(),))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_bfloat16_input_is_computed_in_full_precision(function) -> None:  # type: ignore[no-untyped-def]
+def test_bfloat16_input_is_computed_in_full_precision(function) -> None:
     x = normal(60, 3).bfloat16()
     assert function(x).dtype == torch.float32
     assert float(function(x)) == pytest.approx(float(function(x.double())), rel=1e-6)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_confidence_gives_a_named_interval_around_the_value(function) -> None:  # type: ignore[no-untyped-def]
+def test_confidence_gives_a_named_interval_around_the_value(function) -> None:
     interval = function(normal(60, 3), confidence=0.95)
     assert isinstance(interval, Interval)
     assert interval.low < interval.value < interval.high
@@ -181,7 +181,7 @@ def test_confidence_gives_a_named_interval_around_the_value(function) -> None:  
 
 
 @pytest.mark.parametrize("function", [gaussian_entropy, knn_entropy])
-def test_samples_must_be_finite_vectors(function) -> None:  # type: ignore[no-untyped-def]
+def test_samples_must_be_finite_vectors(function) -> None:
     with pytest.raises(ValueError, match=r"`x` to have shape \[n, d\]"):
         function(normal(5, 2, 2))
     with pytest.raises(ValueError, match="`x` to be finite but got 1 values"):

@@ -66,7 +66,7 @@ def test_bootstrap_is_reproducible_in_any_chunks_and_moves_no_global_random_stat
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95, "high"])
 def test_confidence_must_be_a_probability(confidence: object) -> None:
     with pytest.raises(ValueError, match=r"`confidence` to be None or a float in \(0, 1\)"):
-        mean_interval(torch.ones(3), confidence)  # type: ignore[arg-type]
+        mean_interval(torch.ones(3), confidence)
 
 
 def test_bootstrap_refuses_samples_of_different_length() -> None:

@@ -137,7 +137,7 @@ def test_large_matrices_are_never_decomposed(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("eigh", "eigvalsh"):
         whole = getattr(torch.linalg, name)
 
-        def small(a: Tensor, whole=whole) -> Tensor:  # type: ignore[no-untyped-def]
+        def small(a: Tensor, whole=whole) -> Tensor:
             assert a.shape[-1] <= 200, "an n^3 surprise"
             return whole(a)
 

@@ -117,7 +117,7 @@ def test_twins_without_a_difference_in_law_carry_nothing() -> None:
     generator = seeded(8)
     losses = torch.rand(400, 2, 100, generator=generator)
     intervals = [loss_difference_information(*pair, confidence=0.9) for pair in losses]
-    values = torch.stack([interval.value for interval in intervals])
+    values = torch.stack([interval.value for interval in intervals])  # type: ignore[attr-defined]
     assert abs(values.mean().item()) < 4 * values.std().item() / 20
     assert sum(bool(low <= 0 <= high) for _, low, high in intervals) / 400 > 0.84
 
@@ -180,7 +180,7 @@ def test_errors_name_argument_shape_and_cure() -> None:
     with pytest.raises(ValueError, match=r"`held_in` and `held_out` to have the same shape but got \[\[3\], \[2\]\]"):
         loss_difference_information(x, torch.ones(2))
     with pytest.raises(ValueError, match=r"`estimator` to be one of .* but got 'exact'"):
-        weight_information(x, x, estimator="exact")  # type: ignore[call-overload]
+        weight_information(x, x, estimator="exact")
     with pytest.raises(ValueError, match="`total` to be positive but got 0"):
         weight_information(x, x, total=0)
     with pytest.raises(ValueError, match="`s2` to be positive"):

@@ -56,7 +56,7 @@ def handwritten_gradients(trainer, model, pattern, accumulation: int) -> torch.T
         nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100)
         w = torch.tensor(pattern)[torch.arange(len(nll)) % len(pattern)]
         loss = loss + (nll.sum(1) * w).sum() / total
-    loss.backward()
+    loss.backward()  # type: ignore[attr-defined]
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 

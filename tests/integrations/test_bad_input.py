@@ -46,7 +46,6 @@ OTHERS = ["DPOTrainer", "KTOTrainer", "GRPOTrainer", "RewardTrainer", "RLOOTrain
 
 @pytest.mark.parametrize("module", [hf, trl])
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.filterwarnings("ignore")
 def test_other_trainers_of_trl_are_refused_by_name(module, name, anchors):
     """Only its type is looked at, so a trainer that was never built will do; a subclass is no way around."""
     folder, _, name = f"trl.{name}".rpartition(".")

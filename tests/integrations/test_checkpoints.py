@@ -96,6 +96,7 @@ ILLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's own word on the pickle
 @pytest.mark.parametrize("ill", ILLS)
 def test_a_file_that_is_no_state_gives_one_error_with_its_name_and_the_way_out(ill, interrupted):
     *_, folder, again = interrupted("trainer")

@@ -14,6 +14,8 @@ from datasets import Dataset
 from .._sums import sums
 from ._jobs import tokenised
 
+pytestmark = pytest.mark.slow
+
 JOB = str(Path(__file__).with_name("distributed_job.py"))
 
 

@@ -63,6 +63,7 @@ def test_logged_loss_is_the_weighted_loss(kind, make_trainer):
     assert losses(halved)[0] == pytest.approx(losses(plain)[0] / 2, rel=1e-3)  # the log rounds to 4 digits
 
 
+@pytest.mark.filterwarnings("ignore:the policy kept none")
 @BOTH
 @pytest.mark.parametrize("counted", [True, False])
 def test_an_emptied_batch_trains_on_nothing(kind, counted, make_trainer, make_model):

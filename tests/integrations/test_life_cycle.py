@@ -15,6 +15,8 @@ from ._jobs import BOTH, callback_class, losses, weights
 
 EACH = pytest.mark.parametrize("policy", [Monitor, Reweight, Filter])
 
+pytestmark = pytest.mark.slow
+
 
 def state_of(trainer) -> dict[str, object]:
     """All that a callback could leave behind: attributes set on trainer, handler and model, and the user's data."""

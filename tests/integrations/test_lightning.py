@@ -15,8 +15,6 @@ from .._loop import Pattern
 from .._sums import sums
 from ._lightning import Classifier, Manual, Wrapper, fit, parameters, point_callback, points, text_loader
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.mark.parametrize("policy", [Monitor, lambda: Filter(keep=0.5), Reweight])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

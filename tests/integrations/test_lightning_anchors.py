@@ -22,8 +22,6 @@ from .._sums import sums
 from ._jobs import tokenised
 from ._lightning import Classifier, Wrapper, fit, point_callback, points, text_loader
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 TEXT = [row | {"text": f"2020-01-{i + 1:02d}"} for i, row in enumerate(sums(3))]
 
 

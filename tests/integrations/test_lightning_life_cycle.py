@@ -23,8 +23,6 @@ from ._lightning import (
     text_loader,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 EACH = pytest.mark.parametrize("policy", [Monitor, lambda: Filter(keep=0.5), Reweight], ids=["monitor", "filter", "re"])
 KINDS = pytest.mark.parametrize("kind", ["language model", "own loss"])
 

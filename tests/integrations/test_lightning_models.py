@@ -15,8 +15,6 @@ from .._loop import Pattern
 from .._sums import sums
 from ._lightning import Classifier, Wrapper, fit, parameters, point_callback, points, text_loader
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 EACH = pytest.mark.parametrize("policy", [Monitor, lambda: Filter(keep=0.5), Reweight], ids=["monitor", "filter", "re"])
 
 
@@ -241,6 +239,7 @@ class SilentClassifier(Classifier):
         return {"loss": losses.mean(), "sample_loss": losses}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [lambda: Filter(keep=0.5), Reweight], ids=["filter", "re"])
 @pytest.mark.parametrize("what", ["model", "module"])
 def test_a_compiled_language_model_is_scored_and_weighted_like_a_plain_one(policy, what, run, make_model):

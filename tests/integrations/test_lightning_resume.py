@@ -15,8 +15,6 @@ from ggmi_callbacks import Reweight
 
 from ._lightning import Classifier, fit, make_trainer, parameters, point_callback, points
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def job(anchors=1):
     return Classifier(), point_callback(points(192, anchors), policy=Reweight()), DataLoader(points(32), 8)
@@ -82,6 +80,7 @@ def test_a_state_that_was_read_for_validation_is_not_that_of_the_next_fit(checkp
     assert len(callback.ledger) == 32
 
 
+@pytest.mark.slow
 def test_two_ranks_resume_with_the_state_that_each_of_them_had(tmp_path):
     job = str(Path(__file__).with_name("lightning_job.py"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", job, str(tmp_path)]

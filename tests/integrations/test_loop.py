@@ -46,6 +46,7 @@ def gradient(model: nn.Module, loss: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
+@pytest.mark.filterwarnings("ignore:the policy kept none")
 @pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)], ids=["one", "none"])
 def test_batch_norm_gets_the_whole_batch_where_a_filter_leaves_one_sample_of_it(weights) -> None:
     """Over one sample it has no statistics: torch refuses. The dropped ones then run along, at weight zero."""

@@ -13,6 +13,8 @@ from ._jobs import BOTH, gradients_of_first_step, handwritten_gradients, weights
 
 PATTERN = (0.5, 2.0, 0.0, 1.25)
 
+pytestmark = pytest.mark.slow
+
 
 def nll(logits, labels):
     return F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), labels[:, 1:], reduction="sum")
@@ -97,6 +99,7 @@ def test_a_filter_needs_no_weights_in_the_loss(kind, loss, make_trainer, make_mo
     assert (got - wanted).norm() <= 1e-6 * wanted.norm()
 
 
+@pytest.mark.filterwarnings("ignore:the policy kept none")
 @BOTH
 def test_a_mean_of_ones_own_over_an_emptied_batch_trains_on_nothing(kind, make_trainer, make_model):
     def mean(trainer, base, model, inputs, items):

@@ -66,7 +66,7 @@ def through_a_raw_loop(policy, make_model, tokenizer, data, human, accelerator=N
     return engine.ledger, torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 @pytest.mark.parametrize("make_policy", [lambda: Filter(keep=0.5, refill=False), Reweight], ids=["filter", "reweight"])
 def test_four_loops_give_the_same_gains_weights_and_parameters(
     make_policy, make_trainer, make_model, tokenizer, synthetic, anchors

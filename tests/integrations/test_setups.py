@@ -19,7 +19,7 @@ from ggmi_callbacks import (
 from .._loop import Pattern
 from ._jobs import BOTH, gradients_of_first_step, losses, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = pytest.mark.slow
 
 
 def lora(model, **changes):
@@ -157,6 +157,8 @@ OTHERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Filter.* cannot refill batches here .rows are packed")
+@pytest.mark.filterwarnings("ignore:the policy kept none")
 @BOTH
 @pytest.mark.parametrize("scorer", OTHERS)
 @pytest.mark.filterwarnings("ignore:the scale of JointScorer")
@@ -206,6 +208,7 @@ def test_compiled_model_gives_the_eager_gains_and_weights(kind, policy, make_tra
     assert torch.allclose(weights(compiled), weights(eager), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:the policy kept none")
 def test_aux_loss_of_experts_stays(make_trainer, tokenizer):
     """All weights zero: what is left of the gradient is the load-balancing loss, equal to the plain run's share."""
     grads = [

@@ -12,14 +12,13 @@ from ggmi_callbacks.integrations._datasets import number
 from .._sums import sums
 from ._jobs import BOTH, callback_class, tokenised
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def stream(kind, tokenizer, shards=4):
     data = Dataset.from_list(sums(32))
     return (data if kind == "sft" else tokenised(data, tokenizer)).to_iterable_dataset(num_shards=shards)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_ids_of_a_stream_are_unique_whatever_workers_read_it_and_come_again_with_their_samples(
@@ -41,6 +40,7 @@ def test_ids_of_a_stream_are_unique_over_ranks():
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore:Filter.* cannot refill batches here .a stream")
 @pytest.mark.parametrize("policy", [Filter, Reweight])
 def test_policies_act_on_a_stream(kind, policy, make_trainer, tokenizer):
     trainer, callback = make_trainer(kind, policy(), train=stream(kind, tokenizer), max_steps=4)

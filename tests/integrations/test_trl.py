@@ -15,6 +15,8 @@ from ._jobs import BOTH, gradients_of_first_step, losses, weights
 PACKED = {"packing": True, "max_length": 64, "per_device_train_batch_size": 2}
 FREE = {"padding_free": True, "max_length": None}
 
+pytestmark = pytest.mark.slow
+
 
 def gains(callback) -> dict[int, float]:
     table = callback.ledger.table.to_pylist()
@@ -104,7 +106,6 @@ def test_packing_that_cuts_samples_is_told_or_refused(strategy, make_trainer):
 
 
 @pytest.mark.parametrize("options", [{"loss_type": "dft"}, {"label_smoothing_factor": 0.1}])
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_losses_that_cannot_be_opened_are_weighted_exactly(options, make_trainer):
     """Linearity: the gradients of disjoint halves of a batch, each weighted alone, add up to the whole."""
     args = {"max_grad_norm": 0, **options}
@@ -119,7 +120,6 @@ def test_losses_that_cannot_be_opened_are_weighted_exactly(options, make_trainer
 
 
 @BOTH
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_label_smoothing_is_weighted_in_either_trainer(kind, make_trainer):
     args = {"max_grad_norm": 0, "label_smoothing_factor": 0.1}
     weighed = gradients_of_first_step(make_trainer(kind, Pattern(1.0, 0.0), **args)[0])

@@ -15,7 +15,7 @@ from ggmi_callbacks.metrics import GGMI, EffectiveDiversity, InformationGain, We
 lightning = pytest.importorskip("lightning")
 
 
-class Module(lightning.LightningModule):
+class Module(lightning.LightningModule):  # type: ignore[name-defined]
     """Learns nothing; logs the metrics of each batch it is given."""
 
     def __init__(self) -> None:

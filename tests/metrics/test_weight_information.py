@@ -49,16 +49,16 @@ def test_first_visits_may_come_long_before_the_final_lengths() -> None:
     for batch in batches:
         metric.update(first_nll=batch["first_nll"])
         paired.update(**batch)
-    assert metric.compute().value.isnan(), "nothing is known of the final weights yet"
+    assert metric.compute().value.isnan(), "nothing is known of the final weights yet"  # type: ignore[attr-defined]
     for batch in batches[::-1]:
         metric.update(final_nll=batch["final_nll"])
     apart, together = metric.compute(), paired.compute()
-    assert apart.value == pytest.approx(float(together.value), rel=1e-6)
+    assert apart.value == pytest.approx(float(together.value), rel=1e-6)  # type: ignore[attr-defined]
     merged = merge(batches)
     unpaired = (merged["first_nll"].var() + merged["final_nll"].var()) / (
         merged["first_nll"] - merged["final_nll"]
     ).var()
-    width = (apart.high - apart.low) / (together.high - together.low)
+    width = (apart.high - apart.low) / (together.high - together.low)  # type: ignore[attr-defined]
     assert width == pytest.approx(float(unpaired.sqrt()), rel=1e-5)
 
 
@@ -89,11 +89,11 @@ def test_null_control_of_twins_covers_zero_and_a_mixture_has_none() -> None:
     metric = WeightInformation("loss_difference", confidence=0.99)
     for batch in TestLossDifference.batches:
         metric.update(**batch)
-    assert metric.compute().low > 0
+    assert metric.compute().low > 0  # type: ignore[attr-defined]
     controls = [metric.null_control(seed) for seed in range(40)]
     # a binomial with mean .4: five misses or more have probability 1e-4
     assert sum(not bool(low <= 0 <= high) for _, low, high in controls) < 5
-    assert len({float(control.value) for control in controls}) > 10
+    assert len({float(control.value) for control in controls}) > 10  # type: ignore[attr-defined]
     with pytest.raises(NotImplementedError, match="WeightInformation has no null control"):
         WeightInformation().null_control()
 

@@ -39,11 +39,11 @@ def test_a_collection_with_intervals_is_plotted_together_and_apart() -> None:
     run = [collection(*lengths(seed=seed)) for seed in range(3)]
     for val in (None, run):
         _, axes = collection.plot(val, together=True)
-        assert {line.get_label() for line in axes.lines} >= {"all", "bound"}
+        assert {line.get_label() for line in axes.lines} >= {"all", "bound"}  # type: ignore[attr-defined]
         plt.close("all")
         assert len(collection.plot(val)) == 2
         plt.close("all")
-    (line, *_) = collection.plot(run, together=True)[1].lines
+    (line, *_) = collection.plot(run, together=True)[1].lines  # type: ignore[attr-defined]
     assert line.get_ydata().tolist() == pytest.approx([float(step["all"]) for step in run])
     plt.close("all")
 
@@ -64,7 +64,7 @@ def test_the_extremes_of_a_metric_with_an_interval_are_those_of_its_value() -> N
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda metric: pickle.loads(pickle.dumps(metric))])
-def test_a_computed_interval_survives_a_copy_of_its_metric(duplicate) -> None:  # type: ignore[no-untyped-def]
+def test_a_computed_interval_survives_a_copy_of_its_metric(duplicate) -> None:
     metric = WeightInformation(confidence=0.9)
     metric.update(*lengths())
     interval = metric.compute()

@@ -110,7 +110,6 @@ def test_tied_weights_stay_tied(build) -> None:
     assert "lm_head.weight" not in shadow.parameters
 
 
-@pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
 def test_gradient_checkpointing_of_the_run_changes_nothing(build) -> None:
     plain, probe = build(), build()
     probe.model.gradient_checkpointing_enable()

@@ -28,8 +28,6 @@ ADAPTERS: dict[str, tuple[type[peft.PeftConfig], dict[str, Any]]] = {
 SOFT = ["prompt tuning", "p-tuning"]
 EACH = pytest.mark.parametrize("kind", ADAPTERS)
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 
 @pytest.fixture
 def build(make_model):

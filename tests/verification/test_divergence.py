@@ -7,7 +7,7 @@ import torch
 from ggmi_callbacks.verification import Mixture, divergences, entropy, histogram_kl
 from ggmi_callbacks.verification.protocol import draw_world
 
-from .test_mixtures import random_mixture
+from ._mixtures import random_mixture
 
 
 def gaussian(mean: list[float], factor: list[list[float]], batch: int = 1) -> Mixture:

@@ -14,12 +14,7 @@ from ggmi_callbacks.verification.mixtures import (
     spread_centres,
 )
 
-
-def random_mixture(batch: int, components: int, d: int, rng: torch.Generator, *, side: float = 10.0) -> Mixture:
-    weights = torch.rand(batch, components, generator=rng, dtype=torch.float64) + 0.5
-    means = side * torch.rand(batch, components, d, generator=rng, dtype=torch.float64)
-    factors = torch.rand(batch, components, d, d, generator=rng, dtype=torch.float64) + torch.eye(d)
-    return Mixture(weights / weights.sum(-1, keepdim=True), means, torch.linalg.cholesky(factors @ factors.mT))
+from ._mixtures import random_mixture
 
 
 @pytest.mark.parametrize("d", [1, 2, 8, 32])

@@ -49,7 +49,7 @@ def by_hand(model: nn.Module, *weights: float) -> Tensor:
     total = 0.0
     for i, weight in enumerate(weights):
         total = total - weight * TASK.log_probs(model, padded(runs(4)[i : i + 1])).sum()
-    (total / BATCH_TARGETS).backward()
+    (total / BATCH_TARGETS).backward()  # type: ignore[attr-defined]
     return gradient(model)
 
 
@@ -117,6 +117,7 @@ def final_weights(model: nn.Module, called: nn.Module, attached: nn.Module, poli
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Reweight, lambda: Filter(keep=0.5)], ids=["reweight", "filter"])
 @pytest.mark.parametrize("attached", ["compiled", "plain"])
 def test_a_compiled_model_is_scored_and_weighted_like_a_plain_one(make_model, policy, attached) -> None:
@@ -199,7 +200,6 @@ def test_evaluation_passes_by(model) -> None:
     assert len(watched.ledger) == 0
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the name of the switch
 def test_gradient_checkpointing_makes_no_cache_and_needs_no_refusal(model) -> None:
     model.gradient_checkpointing_enable()
     with attach(engine(model)):

@@ -37,7 +37,7 @@ def by_hand(model: torch.nn.Module, weights: Tensor, count: float | None = None)
 
 
 def weighted(model: torch.nn.Module, weights: Tensor | None, **kwargs: Any) -> Tensor:
-    model.loss_function = WeightedCausalLMLoss(type(model).loss_function.fget(model), lambda: weights)
+    model.loss_function = WeightedCausalLMLoss(type(model).loss_function.fget(model), lambda: weights)  # type: ignore[attr-defined]
     try:
         return model(**BATCH, **kwargs).loss
     finally:
@@ -78,7 +78,7 @@ def test_undoing_leaves_the_models_own_loss_and_one_that_was_set(model) -> None:
         assert {name: value for name, value in vars(model).items() if name == "_loss_function"} == before
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_it_is_known_whether_a_loss_was_made_with_gradient_compiled_or_not(model, compiled: bool) -> None:
     undo = weigh_loss(model, lambda: W[:, None])

@@ -20,7 +20,7 @@ from tests.functional.mutual_information._pairs import estimate, gaussian_pair, 
         (lambda: student_pair(2000, 2, 1.0), "Student-t (nu = "),
     ],
 )
-def test_auto_takes_the_copula_that_explains_the_samples(make, expected: str) -> None:  # type: ignore[no-untyped-def]
+def test_auto_takes_the_copula_that_explains_the_samples(make, expected: str) -> None:
     x, y, truth = make()
     choice = choose_estimator(x.asinh(), y**3)
     assert choice.estimator == "copula"
