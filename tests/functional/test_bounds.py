@@ -73,7 +73,7 @@ def test_the_code_length_under_w_is_of_no_matter_to_the_bound() -> None:
 def test_entropies_are_passed_by_name_and_must_be_tensors() -> None:
     given = draw(3)
     with pytest.raises(TypeError, match="positional"):
-        ggmi_upper_bound(*given.values())  # type: ignore[call-arg, misc]
+        ggmi_upper_bound(*given.values())  # type: ignore[call-arg]
     for name in NAMES:
         message = rf"`{name}` to be a torch.Tensor but got float; pass torch.as_tensor\({name}\)"
         with pytest.raises(TypeError, match=message):
