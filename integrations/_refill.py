@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,43 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ggmi_callbacks.engine import GainEngine, Refill
+from ggmi_callbacks.engine.refill import can_refill
+from ggmi_callbacks.integrations._datasets import Samples
+from ggmi_callbacks.policies import Policy
+
+
+def refilled(loader: Any, policy: Policy, samples: Samples, args: Any, engine: Callable[[], GainEngine]) -> Any:
+    """``loader``, or one in its place whose batches ``policy`` fills up.
+
+    Args:
+        loader: the trainer's own.
+        policy: if it does not refill, nothing changes; if it cannot, it warns.
+        samples: what the loader draws from.
+        args: the trainer's.
+        engine: gives the engine of the run, which is made after the loader.
+
+    """
+    if not policy.refill:
+        return loader
+    if (why := _cannot_refill(loader, samples, args)) is not None:
+        warnings.warn(
+            f"{policy!r} cannot refill batches here ({why}), so they shrink to what is kept: an optimiser step sees "
+            "fewer samples than you tuned. `Filter(refill=False)` says that this is meant.",
+            stacklevel=3,
+        )
+        return loader
+    return RefilledLoader(loader, engine, args.seed, not args.ignore_data_skip)
+
+
+def _cannot_refill(loader: Any, samples: Samples, args: Any) -> str | None:
+    """Why batches shrink to what a filter keeps, or None if they are filled up."""
+    if samples.size is None:
+        return "a stream has no other samples to draw"
+    if samples.per_row > 1:
+        return "rows are packed"
+    if args.world_size > 1:
+        return "several ranks"
+    return None if can_refill(loader) else "the trainer's sampler has an order of its own"
 
 
 class RefilledLoader(DataLoader[Any]):

@@ -14,7 +14,6 @@ when training ends, however it ends; ``trainer.remove_callback(callback)`` leave
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,14 +31,13 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
-from ggmi_callbacks.engine.refill import can_refill
 from ggmi_callbacks.integrations import _checks, _compat
 from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors
 from ggmi_callbacks.integrations._checkpoint import load_state, save_state
 from ggmi_callbacks.integrations._datasets import Samples, read_samples
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
-from ggmi_callbacks.integrations._refill import RefilledLoader
+from ggmi_callbacks.integrations._refill import refilled
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
@@ -234,26 +232,7 @@ class GGMICallback(TrainerCallback):
             meanwhile.replace(trainer, _compat.COLUMNS, [*columns, SAMPLE_KEY])
             meanwhile.replace(trainer, "data_collator", CarryIds(trainer.data_collator))
             loader = self._get_dataloader()
-        if not self.policy.refill:
-            return loader
-        if (why := self._cannot_refill(loader)) is not None:
-            warnings.warn(
-                f"{self.policy!r} cannot refill batches here ({why}), so they shrink to what is kept: an optimiser "
-                "step sees fewer samples than you tuned. `Filter(refill=False)` says that this is meant.",
-                stacklevel=2,
-            )
-            return loader
-        return RefilledLoader(loader, lambda: self.engine, trainer.args.seed, not trainer.args.ignore_data_skip)
-
-    def _cannot_refill(self, loader: Any) -> str | None:
-        """Why batches shrink to what a filter keeps, or None if they are filled up."""
-        if self._samples.size is None:
-            return "a stream has no other samples to draw"
-        if self._samples.per_row > 1:
-            return "rows are packed"
-        if self.trainer.args.world_size > 1:
-            return "several ranks"
-        return None if can_refill(loader) else "the trainer's sampler has an order of its own"
+        return refilled(loader, self.policy, self._samples, trainer.args, lambda: self.engine)
 
     def _log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The trainer's ``log``, with the engine's numbers: before every reporter, and in the history."""

@@ -168,7 +168,7 @@ class Recorder:
             self._warn_once(
                 "nothing kept",
                 f"the policy kept none of the samples since the last log (mean gain {numbers['ggmi/gain']:.4g} nats): "
-                "these steps trained on nothing. Lower `threshold` or `margin`, use `Filter(keep=...)`, or look "
+                "these steps trained on nothing. Lower `threshold`, raise `margin`, use `Filter(keep=...)`, or look "
                 "whether the anchors are of this task.",
             )
         return numbers | ({"ggmi/nonfinite": float(self.nonfinite)} if self.nonfinite else {})

@@ -52,6 +52,11 @@ class Refill:
         share = getattr(engine.policy, "keep", None) or 1.0
         self.candidates = math.ceil(self.batch_size / share)
         """Samples that are drawn and scored together: about as many as it takes for one batch."""
+        if is_distributed() and (engine.capacity or 0) < self.candidates:
+            raise ValueError(
+                f"`capacity` of the engine is {engine.capacity}, and {self.candidates} candidates are scored together to "
+                f"fill batches of {self.batch_size}: give GainEngine(capacity={self.candidates})."
+            )
         self._pass = 0
         self._order: list[int] = []  # positions of this pass, this rank's share
         self._dropped = torch.empty(0, dtype=torch.long)  # ids that this pass leaves out, known beforehand
@@ -117,7 +122,7 @@ class Refill:
             if not self._kept:
                 raise ValueError(
                     f"{self.engine.policy!r} kept none of {len(self.dataset)} samples in a whole pass over the data: "
-                    "lower `threshold` or `margin`, use `Filter(keep=...)`, or look whether the anchors are of this "
+                    "lower `threshold`, raise `margin`, use `Filter(keep=...)`, or look whether the anchors are of this "
                     "task."
                 )
             self._order, self._pass = [], self._pass + 1

@@ -152,3 +152,11 @@ def test_ids_ride_through_a_screened_batch(build) -> None:
     inputs = loop.engine.observe({**batch, GAIN_KEY: gains})
     assert not {GAIN_KEY, SAMPLE_KEY} & inputs.keys()
     assert TASK.layout(inputs).n == SIZE
+
+
+def test_several_ranks_without_capacity_are_refused_before_the_shadow(build, monkeypatch) -> None:
+    engine = build(Reweight(), prepare=False).engine
+    monkeypatch.setattr("ggmi_callbacks.engine.engine.is_distributed", lambda: True)
+    with pytest.raises(ValueError, match=r"`capacity` is missing: with several ranks Reweight compares"):
+        engine.prepare()
+    assert engine.shadow is None
