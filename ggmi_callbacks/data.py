@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
@@ -144,6 +144,20 @@ def check_anchors(anchors: Sequence[Inputs], task: Task) -> list[Inputs]:
             "masked or truncated away. Raise `max_length`, or check the completion mask."
         )
     return batches
+
+
+def check_vocabulary(anchors: Sequence[Inputs], model: nn.Module) -> None:
+    """Raise if ``anchors`` hold a token that ``model`` does not know."""
+    find: Any = getattr(model, "get_input_embeddings", lambda: None)
+    embeddings = find()
+    if not isinstance(embeddings, nn.Embedding):
+        return
+    largest = max((int(batch["input_ids"].max()) for batch in anchors if "input_ids" in batch), default=0)
+    if largest >= embeddings.num_embeddings:
+        raise ValueError(
+            f"`anchors` hold token id {largest}, the model's vocabulary has {embeddings.num_embeddings}: they were "
+            "tokenised with another tokenizer."
+        )
 
 
 def anchors_digest(anchors: Sequence[Inputs]) -> str:

@@ -72,6 +72,10 @@ class Policy(ABC):
         highest = gain + self.margin * noise if self.margin and noise is not None else gain
         return torch.where(gain.isnan(), torch.ones_like(gain), self.weigh(highest))
 
+    def weights_of_all(self, gain: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Weights [N] of a whole training set whose gains are all known, whatever the stream has shown."""
+        return self.weights(gain, noise)
+
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, with the policy's kind."""
         return {"kind": type(self).__name__, **{k: v.clone() for k, v in self._state.items()}}
@@ -180,6 +184,14 @@ class Filter(Policy):
         place = torch.where(scored, (self._state["next"] + scored.cumsum(0) - 1) % self.window, self.window)
         self._state["ring"][place] = gain.to(self._state["ring"].dtype)
         self._state["next"] = self._state["next"] + scored.sum()
+
+    def weights_of_all(self, gain: Tensor, noise: Tensor | None = None) -> Tensor:
+        """See :meth:`Policy.weights_of_all`; with ``keep`` exactly the best share, but for ties."""
+        gain = _scored(gain)
+        if self.keep is None or bool(gain.isnan().all()):
+            return self.weights(gain, noise)
+        bar = gain[~gain.isnan()].float().quantile(1 - self.keep, interpolation="higher")
+        return ((gain >= bar) | gain.isnan()).to(gain.dtype)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`; raises if it is another policy's or of another ``window``."""

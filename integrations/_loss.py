@@ -109,8 +109,6 @@ class ScoredLoss:
             with self.engine.budget.spend("record"):
                 log_probs = self.engine.probe.task.output_log_probs(outputs, inputs)
                 self.engine.record_log_probs(log_probs)
-                if not self.engine.is_empty:
-                    self.engine.record_loss(-log_probs.sum(), _targets(inputs))
         if (weights := self.engine.weights) is not None:
             self._weigh(outputs, weights, self._reached[-1])
 

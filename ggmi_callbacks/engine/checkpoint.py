@@ -18,13 +18,13 @@ class Stateful(Protocol):
         ...
 
 
-def stamp(step: int, anchors: str) -> dict[str, Any]:
-    """By what a state is known: format, rank, number of ranks, step and the digest of the anchors."""
+def stamp(step: int, anchors: str, scorer: str) -> dict[str, Any]:
+    """By what a state is known: format, rank, ranks, step, the digest of the anchors and the scorer's kind."""
     rank, size = rank_and_size()
-    return {"format": FORMAT, "rank": rank, "world_size": size, "step": step, "anchors": anchors}
+    return {"format": FORMAT, "rank": rank, "world_size": size, "step": step, "anchors": anchors, "kind": scorer}
 
 
-def check_stamp(state: Any, anchors: str, step: int | None) -> None:
+def check_stamp(state: Any, anchors: str, scorer: str, step: int | None) -> None:
     """Raise if ``state`` is not one that this rank of this run, at ``step`` if given, can go on with.
 
     Raises:
@@ -37,10 +37,11 @@ def check_stamp(state: Any, anchors: str, step: int | None) -> None:
             f"the state is of format {found}, this version reads format {FORMAT}: resume with the version that wrote "
             "it, or start anew."
         )
-    here = stamp(0 if step is None else step, anchors)
+    here = stamp(0 if step is None else step, anchors, scorer)
     ways = {
         "world_size": "is of a run on {there} ranks, and this one has {here}: launch as many",
         "rank": "is that of rank {there}, and this is rank {here}: give each rank the file that it wrote",
+        "kind": "is of a run with {there}, and this one has {here}: resume with the same scorer",
         "anchors": "is of a run with other anchors, or with anchors batched otherwise: give the same",
         **(
             {}

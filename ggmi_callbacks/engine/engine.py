@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, to_device
+from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
@@ -106,6 +106,7 @@ class GainEngine:
             raise TypeError(f"`scorer` must be a scorer such as LikelihoodScorer(), got {scorer!r}.")
         self.probe = Probe(model, CausalLM() if task is None else task)
         self.anchors = check_anchors(anchors, self.probe.task)
+        check_vocabulary(self.anchors, model)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
@@ -222,18 +223,22 @@ class GainEngine:
         self._current = _Step(inputs, layout, kept, weights, first, rows, targets, batch.met_before, batch.origin)
         return inputs
 
-    def screen(self, inputs: Inputs) -> tuple[list[bool], Tensor]:
+    def screen(self, inputs: Inputs, decided: bool = False) -> tuple[list[bool], Tensor]:
         """Score candidates and say which of them are to be trained on, later and in whatever batch.
 
         Those that are dropped get their rows in the ledger now. Those that are kept come back to :meth:`observe` with
         their gain and its noise under ``"ggmi_gain"``, and are then not scored again.
+
+        Args:
+            inputs: as of :meth:`observe`.
+            decided: whether all of them are kept, since :meth:`keeps` said so.
 
         Returns:
             Whether each sample is kept, [n], after the one host synchronisation of a filtered step; and their scores,
             [n, 2 + parts], in the order of :class:`~ggmi_callbacks.scorers.Score`.
 
         """
-        batch = self._take(inputs)
+        batch = self._take(inputs, decided)
         kept = (batch.weights > 0).tolist()
         dropped = [i for i, keep in enumerate(kept) if not keep]
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
@@ -276,9 +281,10 @@ class GainEngine:
         step = self._current
         if step is None:
             raise RuntimeError("call `observe` with the batch before `mean`.")
-        if len(losses) != len(step.weights):
+        if losses.shape != step.weights.shape:
             raise ValueError(
-                f"`losses` must have one entry for each of {len(step.weights)} samples, got {len(losses)}."
+                f"`losses` must be [n], one for each of {len(step.weights)} samples, got {list(losses.shape)}: use "
+                "reduction='none'."
             )
         self.record_log_probs(-losses[:, None])
         taken = 0.0 if self.is_empty else 1.0  # an emptied batch runs one sample for form's sake
@@ -301,16 +307,6 @@ class GainEngine:
         if self._news_is_possible():
             first = nll.masked_fill(~(step.first & finite), float("nan"))
             self.recorder.reservoir.add(Visit(step.inputs, step.layout, first))
-
-    def record_loss(self, total: Tensor, tokens: Tensor) -> None:
-        """Take note of what a micro-batch trained on, for the loss per trained token.
-
-        Args:
-            total: NLL of its trained targets, nats, 0-dim.
-            tokens: their number, 0-dim.
-
-        """
-        self.recorder.add_loss(total.detach(), tokens)
 
     def end_step(self) -> None:
         """Close an optimiser step."""
@@ -375,7 +371,7 @@ class GainEngine:
         assert self.shadow is not None
         self._flush()
         return {
-            **stamp(self.step, self._digest),
+            **stamp(self.step, self._digest, type(self.scorer).__name__),
             **{name: getattr(self, name).state_dict() for name in _PARTS},
             "shadow": self.shadow.state_dict(),
             "loader": None if self.loader is None else self.loader.state_dict(),
@@ -392,7 +388,7 @@ class GainEngine:
             ValueError: if ``state`` is of another format, step, number of ranks, rank, anchors, policy or scorer.
 
         """
-        check_stamp(state, self._digest, step)
+        check_stamp(state, self._digest, type(self.scorer).__name__, step)
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step = state["step"]
         self.shadow = Shadow(**state["shadow"])
@@ -401,10 +397,10 @@ class GainEngine:
             getattr(self, name).load_state_dict(state[name])
         self.loader_state = state["loader"]
 
-    def _take(self, inputs: Inputs) -> Candidates:
+    def _take(self, inputs: Inputs, decided: bool = False) -> Candidates:
         self._require_prepared("observe")
         self.budget.begin_step()
-        return self.intake.take(inputs, self.step, self.optimizer)
+        return self.intake.take(inputs, self.step, self.optimizer, decided)
 
     def _first_visits(self, identity: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
         """Which samples of the batch that is trained on are so for the first time, bool [n]; they are counted."""

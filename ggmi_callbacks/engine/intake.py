@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -80,11 +81,20 @@ class Intake:
         if table is not None and (known := scorer.known()) is not None:
             table.put(torch.arange(len(known.gain), device=table.known.device), known)
             self._remembers = True
+            self._check_known(known)
         self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
         self._refreshed_at = -1
 
-    def take(self, inputs: Inputs, step: int, optimizer: torch.optim.Optimizer | None) -> Candidates:
+    def take(
+        self, inputs: Inputs, step: int, optimizer: torch.optim.Optimizer | None, decided: bool = False
+    ) -> Candidates:
         """Find the samples of a batch, their gains and their weights.
+
+        Args:
+            inputs: the batch.
+            step: optimiser steps before it.
+            optimizer: for scorers that are aware of it.
+            decided: whether all of them are kept, by what was known before (:meth:`keeps`).
 
         Raises:
             ValueError: if ids are missing where they are needed, or are not whole numbers [n].
@@ -105,7 +115,7 @@ class Intake:
             self._met += layout.n
             score, origin = self._score(inputs, replace(layout, ids=ids), step, optimizer)
             weights = torch.ones_like(score.gain)
-            if self.policy.acts:
+            if self.policy.acts and not decided:
                 weights = self.policy(score.gain, gather_padded(score.gain, self.capacity), score.noise)
             self.recorder.add_gains(score.gain, source, weights)
         return Candidates(inputs, layout, ids, identity, source, score, weights, origin, met)
@@ -128,7 +138,7 @@ class Intake:
         if not self._remembers or self.table is None:
             return None
         known = Score.unstacked(self.table.values)
-        return self.policy.weights(known.gain, known.noise) > 0
+        return self.policy.weights_of_all(known.gain, known.noise) > 0
 
     def check(self) -> None:
         """Raise if ids were out of range; waits for the device, so it is done when logging."""
@@ -148,6 +158,15 @@ class Intake:
         self._met, self._remembers = state["met"], state["remembers"]
         if self.table is not None and state["table"] is not None:
             self.table.load_state_dict(state["table"])
+
+    def _check_known(self, known: Score) -> None:
+        """Say where an acting policy would have little to act on."""
+        share = float((~known.gain.isnan()).float().mean())
+        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(known.gain)} samples"
+        if self.policy.acts and share == 0:
+            raise ValueError(f"{what}, so {self.policy!r} keeps everything: look at the columns that it reads.")
+        if self.policy.acts and share < 0.5:
+            warnings.warn(f"{what}; {self.policy!r} keeps the others as they are.", stacklevel=2)
 
     def _source(self, ids: Tensor) -> Tensor:
         """Codes of the sources of the samples ``ids`` [n]."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ggmi_callbacks.distributed import is_distributed
+
 if TYPE_CHECKING:
     import datasets
 
@@ -73,6 +75,7 @@ class Ledger:
         # No rows, where the last ones were: NCCL gathers no other.
         self._none = torch.empty(len(self.schema), 0, dtype=torch.float64)
         self._tables: list[pa.Table] = []
+        self._nonfinite: list[int] = []  # ids that the next flush reports
 
     def write(
         self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor, parts: Tensor | None = None
@@ -105,18 +108,24 @@ class Ledger:
         """
         rows = torch.cat([self._none, *self._pending], dim=1)
         self._pending = []
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_distributed():
             rows = torch.cat(gather_all_tensors(rows.T.contiguous())).T
             rows = rows[:, rows[0].argsort(stable=True)]
-        if not rows.shape[1]:
-            return []
-        rows = rows.cpu()
-        self._tables.append(self._to_table(rows))
-        return rows[1, rows[_NLL].isinf()].long().tolist()
+        if rows.shape[1]:
+            rows = rows.cpu()
+            self._tables.append(self._to_table(rows))
+            self._nonfinite += rows[1, rows[_NLL].isinf()].long().tolist()
+        found, self._nonfinite = self._nonfinite, []
+        return found
 
     @property
     def table(self) -> pa.Table:
-        """All flushed rows."""
+        """All rows; of several ranks, those that were flushed."""
+        if not is_distributed():
+            self._nonfinite += self.flush()
+        return self._flushed()
+
+    def _flushed(self) -> pa.Table:
         return pa.concat_tables([self.schema.empty_table(), *self._tables]).combine_chunks()
 
     def __len__(self) -> int:
@@ -134,7 +143,7 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """The flushed rows."""
-        return {"sources": self.sources, "parts": self.parts, "columns": self.table.to_pydict()}
+        return {"sources": self.sources, "parts": self.parts, "columns": self._flushed().to_pydict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""

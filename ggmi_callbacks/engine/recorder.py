@@ -52,14 +52,12 @@ class Recorder:
         self.latest: dict[str, float] = {}
         self.estimators = {"weight_information": "mixture", "ggmi": "mixture"}
         self._panel = [batch for i, batch in enumerate(anchors) if i * probe.task.layout(anchors[0]).n < _PANEL]
-        zeros = torch.zeros(2, dtype=torch.float64, device=device)
-        self._nll = zeros.clone()  # sum and count of samples since the last log
-        self._loss = zeros.clone()  # sum and count of trained targets since the last log
-        self._first = zeros.clone()  # first visits: samples and tokens
+        self._nll = torch.zeros(3, dtype=torch.float64, device=device)  # sum, samples and targets since the last log
+        self._nll_of_run = torch.zeros(3, dtype=torch.float64, device=device)
+        self._first = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
         self._first_at_log = 0.0  # samples, when last logged
         self._pairs: Pairs | None = None
         self._anchor_nll: Tensor | None = None
-        self._turn = 0
         self._warned: set[str] = set()
         self.nonfinite = 0
         """Visits of samples whose code length was not finite."""
@@ -88,11 +86,9 @@ class Recorder:
 
     def add_lengths(self, nll: Tensor, tokens: Tensor) -> None:
         """Take note of code lengths [n] found by the training forward, of samples with ``tokens`` targets [n]."""
-        self._nll += torch.stack([nll.double().sum(), (tokens > 0).sum()])
-
-    def add_loss(self, total: Tensor, tokens: Tensor) -> None:
-        """Take note of the NLL of ``tokens`` trained targets, 0-dim each."""
-        self._loss += torch.stack([total.double(), tokens.double()])
+        sums = torch.stack([nll.double().sum(), (tokens > 0).sum(), tokens.sum()])
+        self._nll += sums
+        self._nll_of_run += sums
 
     def add_nonfinite(self, ids: Sequence[int], step: int) -> None:
         """Take note of samples, by id, whose code length was not finite; the first ones are named."""
@@ -107,10 +103,7 @@ class Recorder:
 
     def look_back(self, whole: bool = False) -> None:
         """Score some of the past batches again under the present weights, and a fixed panel of anchors."""
-        visits = self.reservoir.visits
-        if not whole:
-            visits = [visits[(self._turn + i) % len(visits)] for i in range(min(_LOOKS, len(visits)))]
-            self._turn += _LOOKS
+        visits = self.reservoir.visits if whole else self.reservoir.draw(_LOOKS)
         if visits:
             now = [self.probe.nll(v.inputs, v.layout) for v in visits]
             tokens = torch.cat([v.layout.tokens for v in visits])
@@ -143,12 +136,11 @@ class Recorder:
         """Numbers since the last call; every rank must call it. ``acts``: whether a policy may drop samples."""
         with self.run.sync_context():
             run = self.run.summary()
-        nll, loss, total = (sum_over_ranks(sums) for sums in (self._nll, self._loss, self._first))
+        nll, total = sum_over_ranks(self._nll), sum_over_ranks(self._first)
         values = {
             **self._gains(self.gain, acts),
             "coverage": run["coverage"],
-            "synthetic_nll": nll[0] / nll[1],
-            "loss_per_trained_token": loss[0] / loss[1],
+            **_per_sample_and_token(nll),
         }
         if self._anchor_nll is not None:
             values["anchor_nll"] = self._anchor_nll
@@ -159,7 +151,7 @@ class Recorder:
             values["information_gain"] = information_gain
         self._pairs = self._anchor_nll = None  # of this moment, and not to be shown again
         self.gain.reset()
-        self._nll.zero_(), self._loss.zero_()
+        self._nll.zero_()
         first = float(total[0])
         self.found_gain = bool(run["coverage"] > 0)
         self.finds_news, self._first_at_log = first > self._first_at_log or not first, first
@@ -175,9 +167,9 @@ class Recorder:
 
     def results(self, acts: bool) -> dict[str, float]:
         """Numbers of the run so far: gains and shares over all of it, and what was last logged of the rest."""
-        run = self._to_host(self._gains(self.run, acts))
+        run = self._to_host({**self._gains(self.run, acts), **_per_sample_and_token(sum_over_ranks(self._nll_of_run))})
         moment = {k: v for k, v in self.latest.items() if not k.startswith(("ggmi/gain", "ggmi/kept"))}
-        return {**run, **moment, "ggmi/nonfinite": float(self.nonfinite)}
+        return {**moment, **run, "ggmi/nonfinite": float(self.nonfinite)}
 
     def ggmi(self, shadow: Shadow) -> dict[str, float]:
         """GGMI of the run, its terms in total, per sample and per token; every rank must call it."""
@@ -215,7 +207,7 @@ class Recorder:
             "reservoir": self.reservoir.state_dict(),
             "prompts": vars(self.prompts),
             "latest": self.latest,
-            "counts": (self._nll, self._loss, self._first, self._turn, self.nonfinite),
+            "counts": (self._nll, self._nll_of_run, self._first, self.nonfinite),
             "news": (self.finds_news, self._first_at_log, self.found_gain),
             "warned": sorted(self._warned),
         }
@@ -230,7 +222,7 @@ class Recorder:
         self.reservoir.load_state_dict(state["reservoir"])
         vars(self.prompts).update(state["prompts"])
         self.latest = state["latest"]
-        self._nll, self._loss, self._first, self._turn, self.nonfinite = state["counts"]
+        self._nll, self._nll_of_run, self._first, self.nonfinite = state["counts"]
         self.finds_news, self._first_at_log, self.found_gain = state["news"]
         self._warned = set(state["warned"])
 
@@ -277,3 +269,8 @@ class Recorder:
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, stacklevel=3)
+
+
+def _per_sample_and_token(nll: Tensor) -> dict[str, Tensor]:
+    """Mean code lengths from (sum, samples, targets)."""
+    return {"synthetic_nll": nll[0] / nll[1], "loss_per_trained_token": nll[0] / nll[2]}

@@ -54,12 +54,13 @@ class Refill:
         """Samples that are drawn and scored together: about as many as it takes for one batch."""
         if is_distributed() and (engine.capacity or 0) < self.candidates:
             raise ValueError(
-                f"`capacity` of the engine is {engine.capacity}, and {self.candidates} candidates are scored together to "
-                f"fill batches of {self.batch_size}: give GainEngine(capacity={self.candidates})."
+                f"`capacity` of the engine is {engine.capacity}, and {self.candidates} candidates are scored together "
+                f"to fill batches of {self.batch_size}: give GainEngine(capacity={self.candidates})."
             )
         self._pass = 0
         self._order: list[int] = []  # positions of this pass, this rank's share
         self._dropped = torch.empty(0, dtype=torch.long)  # ids that this pass leaves out, known beforehand
+        self._decided = False  # whether all positions of this pass are kept, by what was known before it
         self._drawn = 0  # of the positions
         self._kept = 0  # of those that were drawn
         self._waiting: deque[tuple[Any, Tensor]] = deque()  # rows, and their scores [2 + parts]
@@ -98,6 +99,7 @@ class Refill:
             "pass": self._pass,
             "order": torch.tensor(self._order, dtype=torch.long),
             "dropped": self._dropped,
+            "decided": self._decided,
             "drawn": (self._drawn, self._kept, self._yielded),
             "waiting": [int(row[SAMPLE_KEY]) for row, _ in self._waiting],
             "gains": torch.stack(gains).cpu() if gains else torch.empty(0),
@@ -107,6 +109,7 @@ class Refill:
         """Take back :meth:`state_dict`."""
         self._pass, (self._drawn, self._kept, self._yielded) = state["pass"], state["drawn"]
         self._order, self._dropped = state["order"].tolist(), state["dropped"].cpu()
+        self._decided = state["decided"]
         rows = [self.dataset[i] for i in state["waiting"]]
         self._waiting = deque(zip(rows, state["gains"].to(self.engine.device), strict=True))
 
@@ -122,8 +125,8 @@ class Refill:
             if not self._kept:
                 raise ValueError(
                     f"{self.engine.policy!r} kept none of {len(self.dataset)} samples in a whole pass over the data: "
-                    "lower `threshold`, raise `margin`, use `Filter(keep=...)`, or look whether the anchors are of this "
-                    "task."
+                    "lower `threshold`, raise `margin`, use `Filter(keep=...)`, or look whether the anchors are of "
+                    "this task."
                 )
             self._order, self._pass = [], self._pass + 1
 
@@ -132,7 +135,7 @@ class Refill:
         self.engine.begin_epoch(self._pass)
         positions = torch.arange(len(self.dataset))
         keeps = self.engine.keeps()
-        self._dropped = positions[:0]
+        self._dropped, self._decided = positions[:0], keeps is not None
         if keeps is not None:
             keeps = keeps.cpu()
             self._dropped, positions = positions[~keeps][rank::size], positions[keeps]
@@ -159,15 +162,22 @@ class Refill:
         )
 
     def _screen(self, rows: list[Any], batch: Any) -> None:
-        ids = batch[SAMPLE_KEY]
+        ids = batch.get(SAMPLE_KEY)
+        if ids is None or SAMPLE_KEY not in rows[0]:
+            raise ValueError(
+                f"rows and batches of the loader carry no ids under {SAMPLE_KEY!r}: make it of `Numbered(data)`, with "
+                "`collate_fn=CarryIds(collate)`."
+            )
         inputs = {**to_device(batch, self.engine.device), SAMPLE_KEY: ids.to(self.engine.device)}
-        kept, gains = self.engine.screen(inputs)
+        kept, gains = self.engine.screen(inputs, self._decided)
         self._kept += sum(kept)
         self._waiting.extend((row, gain) for row, keep, gain in zip(rows, kept, gains, strict=True) if keep)
 
     def _full(self) -> bool:
         """Whether a batch can be made, on every rank: those that have one wait for the others in step."""
-        enough = len(self._waiting) >= self.batch_size
+        others = {int(row[SAMPLE_KEY]) for row, _ in self._waiting}
+        # A sample stands once in a batch; where fewer are kept than a batch holds, that cannot be.
+        enough = len(others) >= self.batch_size or len(self._waiting) >= 3 * self.batch_size
         if not is_distributed():
             return enough
         flag = torch.tensor(int(enough), device=self.engine.device)
@@ -175,7 +185,14 @@ class Refill:
         return bool(flag)
 
     def _batch(self) -> Any:
-        chosen = [self._waiting.popleft() for _ in range(self.batch_size)]
+        places: dict[int, int] = {}  # of the first row of each sample that waits
+        for place, (row, _) in enumerate(self._waiting):
+            places.setdefault(int(row[SAMPLE_KEY]), place)
+        first = list(places.values())[: self.batch_size]
+        again = [place for place in range(len(self._waiting)) if place not in set(first)]
+        taken = sorted([*first, *again[: self.batch_size - len(first)]])
+        chosen = [self._waiting[place] for place in taken]
+        self._waiting = deque(item for place, item in enumerate(self._waiting) if place not in set(taken))
         batch = self.loader.collate_fn([row for row, _ in chosen])
         batch[GAIN_KEY] = torch.stack([gain for _, gain in chosen])
         return batch

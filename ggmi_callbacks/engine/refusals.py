@@ -21,14 +21,15 @@ def check_shadow(shadow: Shadow, scorer: Scorer, policy: Policy) -> None:
         ValueError: with the way out.
 
     """
-    if shadow.improved:
+    if shadow.improved or not scorer.needs_shadow:
         return
     problem = (
         f"the shadow run on the anchors did not shorten the held-out ones ({shadow.heldout_nll[0]:.2f} nats before, at "
         f"best {min(shadow.heldout_nll[1:]):.2f} after, learning rates {min(shadow.rates):.1e} to "
-        f"{max(shadow.rates):.1e}) beyond chance: they hold nothing that the model does not know, or are too few"
+        f"{max(shadow.rates):.1e}) by more than chance would on {shadow.heldout_lengths.shape[1]} of them: they hold "
+        "nothing that the model does not know, or are too few (128 are usual)"
     )
-    if policy.acts and scorer.needs_shadow:
+    if policy.acts:
         raise ValueError(
             f"{problem}, so {type(policy).__name__} has no gain to act on. Give more anchors, another "
             "`shadow_learning_rate` or more `shadow_epochs`, or score with `GradientScorer`."

@@ -41,6 +41,10 @@ class Reservoir:
         elif (place := self._random.randrange(self._added)) < self.size:
             self.visits[place] = visit
 
+    def draw(self, n: int) -> list[Visit]:
+        """At most ``n`` of the batches kept, at random: a uniform sample of all that passed."""
+        return self._random.sample(self.visits, min(n, len(self.visits)))
+
     def state_dict(self) -> dict[str, Any]:
         """Batches and the state of the draw."""
         return {

@@ -199,7 +199,7 @@ class CausalLM(Task):
         if labels is None:
             raise ValueError(
                 "the batch has no `labels`, so there is nothing to score. Use a collator that makes them, "
-                f"for example `DataCollatorForLanguageModeling(mlm=False)`; it holds {sorted(inputs)}."
+                f"or name the column so; it holds {sorted(k for k, v in inputs.items() if v is not None)}."
             )
         return labels
 

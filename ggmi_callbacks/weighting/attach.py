@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
-from ggmi_callbacks.weighting.loss import causal_lm, weigh_loss
+from ggmi_callbacks.weighting.loss import causal_lm, fit_columns, scale_gradient, weigh_loss
 
 if TYPE_CHECKING:
     from ggmi_callbacks.engine import GainEngine
@@ -118,6 +118,10 @@ class Attachment:
         if self.engine.wants_log_probs:
             with self.engine.budget.spend("record"):
                 self.engine.record_log_probs(self.engine.probe.task.output_log_probs(outputs, kwargs))
+        logits, weights = getattr(outputs, "logits", None), self.engine.weights
+        if weights is not None and logits is not None and logits.requires_grad:
+            # The model's own loss has its weights already; a loss that is made of the logits gets them here.
+            outputs.logits = scale_gradient(logits, fit_columns(weights, logits.shape[1])[..., None])
 
     @torch.compiler.disable
     def _weights(self) -> Tensor | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ggmi_callbacks import CarryIds, Filter, Monitor, Numbered, Scorer
+from ggmi_callbacks import CarryIds, ColumnScorer, Filter, Monitor, Numbered, Scorer
 from ggmi_callbacks.engine.refill import Refill
 from tests._batches import padded
 from tests._loop import builder, runs
@@ -137,3 +137,48 @@ def test_what_cannot_be_refilled_is_refused(build) -> None:
     watching = build(Monitor(), sources=None, num_samples=28)
     with pytest.raises(ValueError, match=r"Monitor\(\) drops nothing"):
         Refill(watching.engine, loader(28))
+
+
+def test_a_share_of_known_scores_is_that_share_in_every_pass(build) -> None:
+    """The bar does not creep upwards as passes go by: what passes once is kept, exactly half of it."""
+    scorer = ColumnScorer("reward", threshold=0.0)
+    data = [{"pair": pair, "reward": float(i)} for i, pair in enumerate(runs(28))]
+    loop = build(Filter(keep=0.5), scorer=scorer, sources=None, data=data)
+    collate = CarryIds(lambda features: padded([f["pair"] for f in features]))
+    refill = Refill(loop.engine, DataLoader(Numbered(data), SIZE, shuffle=True, collate_fn=collate))
+    ids = torch.cat([batch["ggmi_sample"] for batch in run(loop, refill, epochs=3)])
+    assert set(ids.tolist()) == set(range(14, 28))
+    assert ids.bincount(minlength=28)[14:].tolist() == [6] * 14
+    assert loop.engine.log()["ggmi/kept"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_remembered_gains_keep_their_share_too(build) -> None:
+    loop, refill = make(build, scorer=ById(static=True), policy=Filter(keep=0.5))
+    late = []
+    for _ in range(4):
+        late = torch.cat([batch["ggmi_sample"] for batch in run(loop, refill)]).tolist()
+    keeps = loop.engine.keeps()
+    assert set(late) <= set(keeps.nonzero().flatten().tolist())
+
+
+def test_a_sample_stands_once_in_a_batch(build) -> None:
+    loop, refill = make(build, n=14, scorer=ById(static=True))
+    for batch in run(loop, refill, epochs=6):
+        assert len(set(batch["ggmi_sample"].tolist())) == SIZE
+
+
+def test_fewer_kept_samples_than_a_batch_holds_fill_it_all_the_same(build) -> None:
+    data = [{"pair": pair, "reward": float(i < 2)} for i, pair in enumerate(runs(8))]
+    loop = build(Filter(), scorer=ColumnScorer("reward"), sources=None, data=data)
+    collate = CarryIds(lambda features: padded([f["pair"] for f in features]))
+    refill = Refill(loop.engine, DataLoader(Numbered(data), SIZE, collate_fn=collate))
+    for batch in run(loop, refill):
+        assert sorted(set(batch["ggmi_sample"].tolist())) == [0, 1]
+        assert len(batch["ggmi_sample"]) == SIZE
+
+
+def test_a_loader_without_ids_is_refused_with_the_way_out(build) -> None:
+    loop, _ = make(build)
+    bare = DataLoader([{"pair": p} for p in runs(28)], SIZE, collate_fn=lambda f: padded([x["pair"] for x in f]))
+    with pytest.raises(ValueError, match=r"carry no ids under 'ggmi_sample'.*Numbered"):
+        next(iter(Refill(loop.engine, bare)))

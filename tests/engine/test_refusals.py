@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ggmi_callbacks import Filter, GainEngine, LikelihoodScorer, Monitor, Reweight
+from ggmi_callbacks import Filter, GainEngine, LikelihoodScorer, Reweight
 from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY
 from tests._batches import padded
 from tests._loop import ANCHORS, SIZE, TASK, Fixed, builder, runs, stream
@@ -74,6 +74,7 @@ def test_a_scorer_that_is_none_is_refused(make_model) -> None:
         ("world_size", 2, "on 2 ranks, and this one has 1"),
         ("rank", 1, "that of rank 1, and this is rank 0"),
         ("anchors", "ab", "with other anchors"),
+        ("kind", "GradientScorer", "with GradientScorer, and this one has LikelihoodScorer"),
         ("step", 3, "of step 3, and the run is at 1"),
     ],
 )
@@ -100,11 +101,43 @@ def test_resuming_with_other_anchors_is_noticed(build) -> None:
 
 
 def test_loss_per_trained_token_is_of_what_was_trained_on(build) -> None:
-    loop = build(Monitor())
-    loop.engine.record_loss(torch.tensor(6.0), torch.tensor(3))
-    loop.engine.record_loss(torch.tensor(1.0), torch.tensor(1))
-    assert loop.engine.log()["ggmi/loss_per_trained_token"] == pytest.approx(1.75)
+    loop = build(Filter(), scorer=Fixed(1.0, -1.0, 2.0, -2.0))
+    loop.step(stream(1)[0])
+    logs = loop.engine.log()
+    rows = [row["nll"] for row in loop.engine.ledger.table.to_pylist() if row["kept"]]
+    tokens = TASK.layout(stream(1)[0]).tokens[[0, 2]].sum()
+    assert logs["ggmi/loss_per_trained_token"] == pytest.approx(sum(rows) / float(tokens), rel=1e-5)
     assert "ggmi/loss_per_trained_token" not in loop.engine.log()
+
+
+def test_the_ledger_is_whole_whenever_it_is_read(build) -> None:
+    """Also after an exception, when nothing was logged."""
+    loop = build()
+    loop.step(stream(1)[0])
+    assert loop.engine.ledger.table["id"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_looks_back_draw_from_all_of_the_past(build) -> None:
+    """Early batches have the longest codes: looking at them alone made weight information more than twice too large."""
+    loop = build(sources=None)
+    for i in range(12):
+        loop.step({**stream(1)[0], SAMPLE_KEY: torch.arange(4 * i, 4 * i + 4)})
+    visits = loop.engine.recorder.reservoir.visits
+    drawn = [id(v) for _ in range(60) for v in loop.engine.recorder.reservoir.draw(2)]
+    assert {id(v) for v in visits} == set(drawn)
+
+
+def test_one_number_for_a_batch_is_no_loss_of_its_samples(build) -> None:
+    loop = build()
+    loop.engine.observe(stream(1)[0])
+    with pytest.raises(ValueError, match=r"`losses` must be \[n\], one for each of 4 samples, got \[\]"):
+        loop.engine.mean(torch.tensor(1.0))
+
+
+def test_anchors_of_another_tokenizer_are_refused(build) -> None:
+    other = [{**batch, "input_ids": batch["input_ids"] + 1000} for batch in ANCHORS]
+    with pytest.raises(ValueError, match=r"`anchors` hold token id 10\d\d.*another tokenizer"):
+        build(prepare=False, anchors=other)
 
 
 def test_screened_samples_are_decided_once_and_trained_on_later(build) -> None:
