@@ -153,7 +153,7 @@ def embedded_study(args: argparse.Namespace) -> Study:
         as_dataset(heldout),
         source="source",
         label="right",
-        scorer=AgreementScorer(answer=final_answer, text="text"),
+        scorer=AgreementScorer(answer=final_answer, text="answer"),
         judge=lambda text, solution: is_right(text, int(final_answer(solution) or 0)),
     )
 
@@ -172,7 +172,7 @@ def answer(
         {
             "prompt": prompt,
             "completion": text,
-            "text": text,  # the trainer keeps tokens of the others
+            "answer": text,  # the trainer keeps tokens alone of the others
             "source": f"T={temperature:g}",
             "right": is_right(text, problem.answer),
         }
