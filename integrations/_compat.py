@@ -5,6 +5,7 @@ Whoever touches another one puts it here: :func:`check` then says which has gone
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import transformers
@@ -68,6 +69,17 @@ def used_columns(trainer: Any, data: Any, name: str) -> Any:
         return trainer._remove_unused_columns(data, description=name)
     finally:
         trainer._signature_columns = before
+
+
+def smooths_mean(trainer: Any) -> bool:
+    """Whether the loss is the label smoother's mean over a micro-batch, whatever ``num_items_in_batch``.
+
+    So it is before transformers 5.15 (read in 4.56.2); DFT in TRL makes no use of the smoother.
+    """
+    smoother = trainer.label_smoother
+    if smoother is None or getattr(trainer.args, "loss_type", "nll") != "nll":
+        return False
+    return "num_items_in_batch" not in inspect.signature(smoother).parameters
 
 
 def sft_prepare(trainer: Any, data: Any, args: Any, name: str) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.integrations import _compat
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.tasks import IGNORE, Inputs
 from ggmi_callbacks.weighting.loss import WeightedCausalLMLoss, causal_lm, fit_columns, scale_gradient, weigh_loss
@@ -61,7 +62,7 @@ class ScoredLoss:
         whole = _targets(inputs)
         inputs = self.engine.observe(inputs)
         left = _targets(inputs)
-        takes_mean = kwargs.get("num_items_in_batch") is None
+        takes_mean = kwargs.get("num_items_in_batch") is None or (not self._own and _compat.smooths_mean(self.trainer))
         if self.engine.is_empty and (takes_mean or self._own):
             inputs["labels"] = inputs["input_ids"].clone()  # a mean over no targets is NaN, and 0 x NaN too
         with self._listening(model, inputs):

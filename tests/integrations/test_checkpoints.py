@@ -48,6 +48,10 @@ def test_a_checkpoint_copied_elsewhere_is_resumed_from_there(kind, interrupted, 
 
 
 @BOTH
+@pytest.mark.skipif(
+    transformers.__version__.startswith("4."),
+    reason="transformers 4 itself goes on with other batches where it resumes after the first epoch",
+)
 def test_resuming_from_the_last_checkpoint(kind, interrupted, tmp_path):
     whole, first, folder, again = interrupted(kind)
     shutil.copytree(folder / "checkpoint-12", tmp_path / "next" / "checkpoint-12")
@@ -126,15 +130,18 @@ def test_a_kill_between_the_trainers_rotation_and_the_next_line_leaves_a_state_t
     def make():
         return make_trainer(kind, Reweight(), output=tmp_path / "run", save_total_limit=1, **ARGS)
 
-    rotate, calls = transformers.trainer.rotate_checkpoints, []
+    owner, name = transformers.trainer, "rotate_checkpoints"
+    if not hasattr(owner, name):  # in transformers 4 it is a method
+        owner, name = transformers.Trainer, "_rotate_checkpoints"
+    rotate, calls = getattr(owner, name), []
 
-    def rotate_and_die(**kwargs):
-        rotate(**kwargs)
+    def rotate_and_die(*args, **kwargs):
+        rotate(*args, **kwargs)
         calls.append(kwargs)
         if len(calls) == 2:
             raise Killed
 
-    monkeypatch.setattr(transformers.trainer, "rotate_checkpoints", rotate_and_die)
+    monkeypatch.setattr(owner, name, rotate_and_die)
     killed, _ = make()
     with pytest.raises(Killed):
         killed.train()

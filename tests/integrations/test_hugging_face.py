@@ -97,13 +97,10 @@ def test_gain_tells_right_from_wrong_and_filter_drops_the_wrong(kind, make_train
 def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = tmp_path / "board"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORBOARD_LOGGING_DIR", str(folder))
-        trainer, callback = make_trainer(
-            kind, Filter(), callback={"source": "source"}, report_to="tensorboard", logging_steps=2
-        )
-        trainer.train()
+    trainer, callback = make_trainer(
+        kind, Filter(), callback={"source": "source"}, report_to="tensorboard", logging_steps=2
+    )
+    trainer.train()
     keys = {key for entry in trainer.state.log_history for key in entry}
     names = {
         *("gain", "gain_low", "gain_high", "gain/right", "gain/wrong", "kept/right", "kept/wrong", "anchor_nll"),
@@ -111,7 +108,8 @@ def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
         *("ggmi", "anchor_information", "synthetic_information"),
     }
     assert {f"ggmi/{name}" for name in names} <= keys
-    board = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    board = EventAccumulator(str(events)).Reload().Tags()["scalars"]
     assert {f"train/ggmi/{name}" for name in names} <= set(board)
     results = callback.results()
     assert results["ggmi/ggmi"] == pytest.approx(
