@@ -222,7 +222,7 @@ def test_noise_of_neftune_is_off_while_the_probe_reads(make_model) -> None:
     try:
         from transformers.integrations.neftune import neftune_post_forward_hook
     except ImportError:  # of transformers 4
-        from transformers.trainer_utils import neftune_post_forward_hook
+        from transformers.trainer_utils import neftune_post_forward_hook  # type: ignore[attr-defined, no-redef]
 
     model = make_model(vocab_size=VOCABULARY).train()
     probe = Probe(model, CausalLM())
