@@ -16,8 +16,8 @@ from ._loop import SOURCES, builder, stream
 from ._sums import sums
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", ".github/CONTRIBUTING.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 FENCE = re.compile(r"(?P<skip><!-- not run: .+ -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 

@@ -204,3 +204,16 @@ def test_gradient_checkpointing_makes_no_cache_and_needs_no_refusal(model) -> No
     model.gradient_checkpointing_enable()
     with attach(engine(model)):
         model(**row_of_segments())
+
+
+def test_a_loss_that_the_caller_makes_of_the_logits_is_weighed_too(model) -> None:
+    """The model's own loss had its weights already; nothing told that a loss of its logits had none."""
+    weights = (0.5, 2.0, 1.0, 0.25)
+    batch = {**padded(runs(4)), **IDS}
+    expected = by_hand(model, *weights)
+    model.zero_grad()
+    with attach(engine(model, Pattern(*weights)), model):
+        logits = model(**batch).logits
+        nll = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:], reduction="sum")
+        (nll / BATCH_TARGETS).backward()
+    assert (gradient(model) - expected).norm() <= 1e-6 * expected.norm()
