@@ -43,19 +43,24 @@ CALLS: dict[str, dict[str, Any]] = {
     "prompt_information_upper_bound": PROMPT,
     "sampling_log_probs": {"logits": X, "tokens": torch.zeros(60, dtype=torch.long)},
     "table_information_gain": {"joint": X.abs(), "code": torch.zeros(60, dtype=torch.long)},
+    "table_shared_information": {"joint": X.abs()},
     "total_variation_lower_bound": {"x": X, "y": Y},
     "weight_information": LENGTHS,
 }
-# Numbers in, or checked with arguments of another kind below.
+# Numbers or texts in, or checked with arguments of another kind below.
 OTHERS = {
+    "agreement",
     "bootstrap_interval",
     "error_rate_information",
     "gaussian_ggmi",
+    "gaussian_shared_information",
     "gaussian_weight_information",
     "ggmi_upper_bound",
     "ggmi_upper_bound_terms",
     "noisy_mean_information",
     "noisy_mean_twin_information",
+    "shared_information",
+    "sibling_information",
     "synthetic_generalization_bound",
 }
 

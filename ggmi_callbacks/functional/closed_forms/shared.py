@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.functional._checks import check_positive
+from ggmi_callbacks.functional._checks import check_positive, check_tensors
 
 _LISTS = 2**20  # of answers, at most summed over
 
@@ -71,6 +71,7 @@ def table_shared_information(joint: Tensor, siblings: float = 1) -> Tensor:
         >>> [round(float(table_shared_information(joint, k)), 4) for k in (1, 3, math.inf)]
         [0.0663, 0.1255, 0.1927]
     """
+    check_tensors(joint=joint)
     if joint.ndim != 2 or not (joint >= 0).all() or not joint.sum() > 0:
         raise ValueError(
             "Expected argument `joint` to be a table [m, y] of non-negative weights but got shape "
