@@ -163,6 +163,9 @@ def draw(runs: list[Run], path: Path) -> None:
 
 def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame) -> None:
     """Gains as one violin a source, or as two halves, right and wrong, where labels are known."""
+    if ledger.empty:
+        axes.set(title="No sample has a gain")
+        return
     groups = list(ledger.groupby("source", sort=True))
     halves: dict[str, tuple[bool | None, str, str]] = {"": (None, "both", "C0")}
     if "right" in ledger:

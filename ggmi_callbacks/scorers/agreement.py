@@ -73,6 +73,8 @@ class AgreementScorer(DataScorer):
             with_one = {group for group, has in zip(groups, answered, strict=True) if has}
             stranded = [group in with_one and not has for group, has in zip(groups, answered, strict=True)]
             found = found.masked_fill(torch.tensor(stranded), 0.0)
+        if len(set(groups)) == 1 or bool(found.isnan().all()):
+            return found  # there are no strangers, or nothing to compare with them
         strangers = agreement(samples, self._strangers(groups), answer=self.answer)
         return found - strangers.nanmean().nan_to_num(0.0)
 

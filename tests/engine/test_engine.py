@@ -25,7 +25,8 @@ def test_a_run_has_every_number_that_the_log_promises(build) -> None:
         loop.step(batch)
     logs = loop.engine.log()
     promised = {"gain", "gain_low", "gain_high", "gain/good", "gain/bad", "kept/good", "kept/bad", "anchor_nll"}
-    promised |= {"synthetic_nll", "weight_information", "information_gain", "coverage", "overhead"}
+    promised |= {"synthetic_nll", "loss_per_trained_token", "weight_information", "information_gain", "coverage"}
+    promised |= {"overhead"}
     assert {f"ggmi/{name}" for name in promised} == logs.keys()
     assert all(type(value) is float and math.isfinite(value) for value in logs.values())
     assert logs["ggmi/gain_low"] < logs["ggmi/gain"] < logs["ggmi/gain_high"]

@@ -41,7 +41,7 @@ def test_ids_of_a_stream_are_unique_over_ranks():
 
 @BOTH
 @pytest.mark.filterwarnings("ignore:Filter.* cannot refill batches here .a stream")
-@pytest.mark.parametrize("policy", [Filter, Reweight])
+@pytest.mark.parametrize("policy", [lambda: Filter(keep=0.5), Reweight], ids=["filter", "reweight"])
 def test_policies_act_on_a_stream(kind, policy, make_trainer, tokenizer):
     trainer, callback = make_trainer(kind, policy(), train=stream(kind, tokenizer), max_steps=4)
     trainer.train()

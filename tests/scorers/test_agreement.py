@@ -59,7 +59,7 @@ def test_final_answers_vote() -> None:
 def test_a_text_without_a_final_answer_agrees_with_none_that_has_one() -> None:
     rows = SampleData([{"q": "a", "completion": c} for c in ("#7", "#7", "and so on")])
     found = gains(AgreementScorer(group="q", answer=lambda text: text[1:] if "#" in text else None), rows)
-    assert found[0] == found[1] > 0 >= found[2]
+    assert found.tolist() == [1.0, 1.0, 0.0]
 
 
 def test_one_answer_a_prompt_is_refused_with_the_way_out() -> None:
