@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from torch import nn
 from torch.utils.data import DataLoader
 
+from ggmi_callbacks.data import check_vocabulary
 from ggmi_callbacks.model import preserved_rng
 from ggmi_callbacks.tasks import Inputs
 
@@ -71,13 +71,7 @@ def anchor_batches(
         batches = [dict(batch) for batch in DataLoader(prepared, size, collate_fn=collate)]
     if "input_ids" not in batches[0]:
         raise ValueError(f"the data collator makes no 'input_ids' of `anchors`; it makes {sorted(batches[0])}.")
-    embeddings: nn.Embedding = model.get_input_embeddings()
-    largest = max(int(batch["input_ids"].max()) for batch in batches)
-    if largest >= embeddings.num_embeddings:
-        raise ValueError(
-            f"`anchors` hold token id {largest}, the model's vocabulary has {embeddings.num_embeddings}: they were "
-            "tokenised with another tokenizer."
-        )
+    check_vocabulary(batches, model)
     return batches
 
 
