@@ -66,6 +66,7 @@ class SampleData:
     Args:
         rows: a ``datasets.Dataset``, or a sequence of dictionaries; the id of a row is its position.
         tokens: the same rows tokenised (``input_ids``, ``labels``), if ``rows`` are not.
+        decode: makes a text of token ids, for scores that read words: a tokenizer's ``decode`` without special tokens.
 
     Example:
         >>> data = SampleData([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "reward": 1.0}])
@@ -74,8 +75,8 @@ class SampleData:
 
     """
 
-    def __init__(self, rows: Any, tokens: Any = None) -> None:
-        self._rows, self._tokens = rows, rows if tokens is None else tokens
+    def __init__(self, rows: Any, tokens: Any = None, decode: Callable[[list[int]], str] | None = None) -> None:
+        self._rows, self._tokens, self._decode = rows, rows if tokens is None else tokens, decode
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -101,6 +102,11 @@ class SampleData:
     def answers(self) -> list[list[int]]:
         """Token ids of the targets of each sample."""
         return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self._texts()]
+
+    @property
+    def texts(self) -> list[str] | None:
+        """The answer of each sample as text; None if nobody said how tokens are decoded."""
+        return None if self._decode is None else [self._decode(ids) for ids in self.answers]
 
     def _texts(self) -> Iterator[tuple[list[int], list[int]]]:
         columns = [_column(self._tokens, name) for name in ("input_ids", "labels")]

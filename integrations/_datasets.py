@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import datasets
@@ -30,7 +32,7 @@ class Samples:
     """What scorers may read of the samples, by id; None for a stream."""
 
 
-def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -> Samples:
+def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0, tokenizer: Any = None) -> Samples:
     """Samples of a training set of which each row is one.
 
     Args:
@@ -38,6 +40,7 @@ def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -
         source: name of the column with sources, or None.
         ranks: processes that train together.
         rank: this one's number.
+        tokenizer: the trainer's ``processing_class``, for scores that read texts.
 
     Raises:
         ValueError: if there is no training set, it cannot be numbered, or has no such column.
@@ -49,7 +52,13 @@ def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -
     numbered = number(data, ranks, rank)
     if not hasattr(data, "__len__"):
         return Samples(data, numbered, None, sources)
-    return Samples(data, numbered, len(data), sources, table=SampleData(data))
+    return Samples(data, numbered, len(data), sources, table=SampleData(data, decode=decoder(tokenizer)))
+
+
+def decoder(tokenizer: Any) -> Callable[[list[int]], str] | None:
+    """From token ids to text without special tokens; None if there is no tokenizer (a processor has one)."""
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    return partial(tokenizer.decode, skip_special_tokens=True) if hasattr(tokenizer, "decode") else None
 
 
 def read_sources(data: Any, column: str) -> list[str | None]:

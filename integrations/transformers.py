@@ -147,8 +147,9 @@ class GGMICallback(TrainerCallback):
         return self.trainer.data_collator
 
     def _read_samples(self, source: str | None) -> Samples:
-        args = self.trainer.args
-        return read_samples(self.trainer.train_dataset, source, args.world_size, args.process_index)
+        trainer, args = self.trainer, self.trainer.args
+        tokenizer = trainer.processing_class
+        return read_samples(trainer.train_dataset, source, args.world_size, args.process_index, tokenizer)
 
     def _refuse(self, trainer: Any) -> None:
         """Raise at the start where samples could not be scored or weighted exactly."""

@@ -31,7 +31,7 @@ from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.integrations import _compat, _packing
 from ggmi_callbacks.integrations import transformers as base
 from ggmi_callbacks.integrations._anchors import naming_columns
-from ggmi_callbacks.integrations._datasets import Samples, read_sources
+from ggmi_callbacks.integrations._datasets import Samples, decoder, read_sources
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import Reached, ScoredLoss
 from ggmi_callbacks.policies import Policy
@@ -183,7 +183,7 @@ class GGMICallback(base.GGMICallback):
         else:
             prepared = self._prepare_unpacked()
             ids, size = _packing.match(data, prepared, args.max_length), len(self._unpacked)
-            table = SampleData(self._unpacked, tokens=prepared)
+            table = SampleData(self._unpacked, prepared, decoder(self.trainer.processing_class))
         return Samples(data, data.add_column(SAMPLE_KEY, ids), size, sources, max(per_row), table)
 
     def _prepare_unpacked(self) -> datasets.Dataset:

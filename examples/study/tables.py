@@ -1,0 +1,110 @@
+"""Tables and a picture of what ``run.py`` has found so far.
+
+    python examples/study/tables.py out/study
+
+Means over seeds with standard deviations; differences to training on everything are paired by seed, with Student's
+95 % interval (five seeds are too few for a bootstrap over them). *Closed* is the share of the label oracle's gain over
+everything that a method reaches; a world in which that gain is not clear of zero cannot judge methods, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from methods import METHODS
+from sft_seeds import interval
+
+BASE, ORACLE = "everything", "the right ones"
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """All cells, one a row."""
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    if not cells:
+        raise SystemExit(f"{folder} has no cells: run examples/study/run.py --output {folder} first.")
+    return pd.DataFrame(cells)
+
+
+def quality(cells: pd.DataFrame) -> tuple[str, int]:
+    """What a world is judged by, and the sign of what is better: right answers where it has them, else nats."""
+    return ("accuracy", 1) if cells.accuracy.notna().all() else ("nats", -1)
+
+
+def difference(cells: pd.DataFrame, method: str, column: str) -> tuple[float, float, int]:
+    """Mean of ``method`` minus everything, half its 95 % interval, and the number of seeds that have both."""
+    wide = cells.pivot_table(index="seed", columns="method", values=column)
+    if method not in wide or BASE not in wide:
+        return float("nan"), float("nan"), 0
+    both = (wide[method] - wide[BASE]).dropna().to_numpy()
+    return (*interval(both), len(both)) if len(both) > 1 else (float("nan"), float("nan"), len(both))
+
+
+def table(cells: pd.DataFrame) -> str:
+    """One world in one regime, a method a row."""
+    column, sign = quality(cells)
+    gain, half, _ = difference(cells, ORACLE, column)
+    judges = sign * gain - half > 0
+    rows = []
+    for method in [name for name in METHODS if name in set(cells.method)]:
+        mine = cells[cells.method == method]
+        row = {"method": f"{method} (told the labels)" if METHODS[method].labels else method}
+        for name, digits in (("accuracy", 3), ("nats", 4), ("nats elsewhere", 3)):
+            if name in mine and mine[name].notna().any():
+                row[name] = f"{mine[name].mean():.{digits}f} ± {mine[name].std():.{digits}f}"
+        mean, width, seeds = difference(cells, method, column)
+        if method != BASE and seeds > 1:
+            row[f"{column} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
+            row["closed"] = f"{mean / gain:.0%}" if judges else "–"
+        for name in ("auroc", "kept of right", "kept of wrong"):
+            if name in mine and mine[name].notna().any():
+                row[name] = f"{mine[name].mean():.2f}"
+        rows.append(row | {"steps": f"{mine.steps.mean():.0f}", "seconds": f"{mine.seconds.mean():.0f}"})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, ["---"] * len(columns), *([row.get(c, "") for c in columns] for row in rows)]
+    verdict = "" if judges else f"\n\nThe oracle's gain, {gain:+.4f} ± {half:.4f}, is not clear of zero: quality does not matter here."
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + verdict
+
+
+def draw(frame: pd.DataFrame, path: Path) -> None:
+    """Each world's differences to everything, with intervals."""
+    groups = list(frame.groupby(["world", "regime"], sort=False))
+    figure, axes = plt.subplots(1, len(groups), figsize=(5 * len(groups), 5), layout="constrained", squeeze=False)
+    for axis, ((world, regime), cells) in zip(axes[0], groups, strict=True):
+        column, _ = quality(cells)
+        names = [m for m in METHODS if m in set(cells.method) and m != BASE][::-1]
+        found = [difference(cells, name, column)[:2] for name in names]
+        colours = ["C2" if name == ORACLE else "C0" if name.startswith("default") else "0.5" for name in names]
+        for place, ((mean, half), colour) in enumerate(zip(found, colours, strict=True)):
+            axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, capsize=3)
+        axis.axvline(0, color="0.7", linewidth=1, zorder=0)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(title=f"{world}, equal {regime}", xlabel=f"{column} against everything, 95 %")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    frame = read(args.folder)
+    parts = []
+    for (world, regime), cells in frame.groupby(["world", "regime"], sort=False):
+        seeds = sorted(cells.seed.unique())
+        parts.append(f"### {world}, equal {regime}, seeds {', '.join(map(str, seeds))}\n\n{table(cells)}")
+    (args.folder / "tables.md").write_text("\n\n".join(parts) + "\n")
+    frame.drop(columns="results", errors="ignore").to_csv(args.folder / "cells.csv", index=False)
+    draw(frame, args.folder / "study.png")
+    print("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
