@@ -152,6 +152,21 @@ def decisions(world: World, callback: GGMICallback) -> dict[str, Any]:
     }
 
 
+def fill(args: argparse.Namespace, name: str, seed: int) -> None:
+    """Make the cells of one seed of a world that are not there."""
+    suffix = "" if args.regime == "steps" else f"--{args.regime}"
+    paths = {method: args.output / "cells" / f"{name}--{seed}--{method}{suffix}.json" for method in args.methods}
+    if missing := [method for method, path in paths.items() if not path.exists()]:
+        world = worlds.load(name, seed, args.output / "worlds", args.data, args.base)
+    for method in missing:
+        steps = steps_of(world, args.regime, args.output, f"{name}--{seed}--{method}")
+        print(f"{paths[method].stem}: {steps} steps", flush=True)
+        cell = {"world": name, "seed": seed, "method": method, "regime": args.regime}
+        cell |= train(world, METHODS[method], seed, steps, args.output)
+        paths[method].write_text(json.dumps(cell, indent=1))
+        print({k: v for k, v in cell.items() if k != "results"}, flush=True)
+
+
 def main() -> None:
     args = parse()
     datasets.disable_progress_bars()
@@ -159,19 +174,7 @@ def main() -> None:
     (args.output / "cells").mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         for name in args.worlds:
-            world = None
-            for method in args.methods:
-                cell = f"{name}--{seed}--{method}"
-                path = args.output / "cells" / f"{cell}{'' if args.regime == 'steps' else '--' + args.regime}.json"
-                if path.exists():
-                    continue
-                world = worlds.load(name, seed, args.output / "worlds", args.data, args.base) if world is None else world
-                steps = steps_of(world, args.regime, args.output, cell)
-                print(f"{path.stem}: {steps} steps", flush=True)
-                found = train(world, METHODS[method], seed, steps, args.output)
-                found |= {"world": name, "seed": seed, "method": method, "regime": args.regime}
-                path.write_text(json.dumps(found, indent=1))
-                print({k: v for k, v in found.items() if k != "results"}, flush=True)
+            fill(args, name, seed)
 
 
 if __name__ == "__main__":

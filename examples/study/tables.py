@@ -61,14 +61,18 @@ def table(cells: pd.DataFrame) -> str:
         mean, width, seeds = difference(cells, method, column)
         if method != BASE and seeds > 1:
             row[f"{column} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
-            row["closed"] = f"{mean / gain:.0%}" if judges else "–"
+            row["closed"] = f"{mean / gain:.0%}" if judges else ""
         for name in ("auroc", "kept of right", "kept of wrong"):
             if name in mine and mine[name].notna().any():
                 row[name] = f"{mine[name].mean():.2f}"
         rows.append(row | {"steps": f"{mine.steps.mean():.0f}", "seconds": f"{mine.seconds.mean():.0f}"})
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, ["---"] * len(columns), *([row.get(c, "") for c in columns] for row in rows)]
-    verdict = "" if judges else f"\n\nThe oracle's gain, {gain:+.4f} ± {half:.4f}, is not clear of zero: quality does not matter here."
+    verdict = (
+        ""
+        if judges
+        else f"\n\nThe oracle's gain, {gain:+.4f} ± {half:.4f}, is not clear of zero: quality does not matter here."
+    )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + verdict
 
 

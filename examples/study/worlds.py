@@ -2,7 +2,8 @@
 
     embedded           answers of a small generator to word problems; two of three are wrong, as its checker finds
     embedded-0, -30    the same answers, of which 0 % and 30 % are wrong; the right ones are all there
-    targeted           GSM8K solutions by four solvers among instructions, programs and prose; anchors from GSM8K
+    targeted           GSM8K solutions by four solvers among instructions, programs and prose; anchors from GSM8K; what
+                       counts as right is what is of the task: the student is too small to tell a wrong sum
 
 A world is made once for each seed and kept in a folder, in the files that ``save_pretrained`` and ``to_json`` write.
 """
@@ -23,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from word_problems import final_answer, is_right
 
 SETS = ("anchors", "synthetic", "heldout", "elsewhere")
-TASK, OTHERS = 1600, {"instructions": 700, "programs": 400, "novels": 250, "manuals": 250}
+TASK, OTHERS = 1200, {"instructions": 500, "programs": 300, "novels": 200, "manuals": 200}
 """Samples of the targeted world: of the task, and of what has nothing to do with it."""
 
 
@@ -133,7 +134,7 @@ def _targeted(data: Path, seed: int) -> dict[str, Dataset]:
         "manuals": _continued(manuals.text, OTHERS["manuals"], seed),
     }
     task = pairs(made.question, [plain(s).replace("A: ", "#### ") for s in made.solution])
-    rows = [{**row, "source": s, "right": bool(r)} for row, s, r in zip(task, made.solver, made.is_correct, strict=True)]
+    rows = [{**row, "source": solver, "right": True} for row, solver in zip(task, made.solver, strict=True)]
     rows += [{**row, "source": source, "right": False} for source, found in other.items() for row in found]
     for row in rows:
         row["answer"] = row["completion"]
@@ -162,5 +163,6 @@ def plain(answer: str) -> str:
 
 def _continued(passages: pd.Series, count: int, seed: int) -> list[dict[str, str]]:
     """Passages of text, their beginning as the prompt."""
-    chosen = passages.sample(count, random_state=seed)
-    return [{"prompt": text[:120], "completion": text[120:520]} for text in chosen]
+    chosen = passages[passages.str.len() > 800].sample(count, random_state=seed)
+    cuts = [text.find(" ", 120) for text in chosen]  # a word is not cut
+    return [{"prompt": text[:cut], "completion": text[cut : cut + 400]} for text, cut in zip(chosen, cuts, strict=True)]

@@ -31,6 +31,7 @@ from ggmi_callbacks.functional.divergence import (
 )
 from ggmi_callbacks.functional.diversity import effective_diversity
 from ggmi_callbacks.functional.entropy import code_length, gaussian_entropy, knn_entropy, matrix_entropy
+from ggmi_callbacks.functional.final_answer import final_answer
 from ggmi_callbacks.functional.ggmi import GGMITerms, ggmi, ggmi_terms
 from ggmi_callbacks.functional.information_gain import (
     cross_entropy_upper_bound,
@@ -64,6 +65,7 @@ __all__ = [
     "effective_diversity",
     "embedding_information_gain",
     "error_rate_information",
+    "final_answer",
     "gaussian_channel_information_gain",
     "gaussian_entropy",
     "gaussian_ggmi",

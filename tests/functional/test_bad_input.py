@@ -52,6 +52,7 @@ OTHERS = {
     "agreement",
     "bootstrap_interval",
     "error_rate_information",
+    "final_answer",
     "gaussian_ggmi",
     "gaussian_shared_information",
     "gaussian_weight_information",
@@ -101,3 +102,8 @@ def test_code_lengths_in_place_of_log_probabilities_of_prompts_are_refused() -> 
 def test_tokens_of_other_positions_than_the_logits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`tokens` to have the shape of `logits` without the vocabulary, \[60\]"):
         functional.sampling_log_probs(X, torch.zeros(59, dtype=torch.long))
+
+
+def test_a_final_answer_of_something_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="`text` to be a string but got list"):
+        functional.final_answer([4, 2])
