@@ -35,7 +35,7 @@ from worlds import World
 
 from ggmi_callbacks.integrations.trl import GGMICallback
 
-BATCH, RATE, LONGEST = 8, 1e-3, 384
+BATCH, RATE, LONGEST = 8, 1e-3, 256
 REGIMES = ("steps", "epochs", "seconds")
 QUICK = ("everything", "random half", "the right ones", "default")
 

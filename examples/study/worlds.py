@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from word_problems import final_answer, is_right
 
 SETS = ("anchors", "synthetic", "heldout", "elsewhere")
-TASK, OTHERS = 1200, {"instructions": 500, "programs": 300, "novels": 200, "manuals": 200}
+TASK, OTHERS = 600, {"instructions": 250, "programs": 150, "novels": 100, "manuals": 100}
 """Samples of the targeted world: of the task, and of what has nothing to do with it."""
 
 
