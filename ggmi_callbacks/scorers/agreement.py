@@ -59,7 +59,7 @@ class AgreementScorer(DataScorer):
 
     def values(self, data: SampleData) -> Tensor:
         """See :meth:`DataScorer.values`."""
-        groups: Sequence[Hashable] = data.prompts if self.group is None else data.column(self.group)
+        groups: Sequence[Hashable] = data.groups if self.group is None else data.column(self.group)
         column = "completion" if self.text is None and self.answer is not None else self.text
         samples = data.answers if column is None else data.column(column)
         if len(set(groups)) == len(groups):

@@ -34,6 +34,12 @@ def test_groups_are_found_from_equal_prompts() -> None:
     assert found[0] > 0 > found[2] or found[2] == 0
 
 
+def test_texts_without_a_prompt_are_no_answers_to_the_same_one() -> None:
+    whole = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 3
+    rows = SampleData([*whole, *data({0: [[1, 2], [1, 3]]})._rows])
+    assert gains(AgreementScorer(), rows).isnan().tolist() == [True] * 3 + [False] * 2
+
+
 def test_an_answer_alone_to_its_prompt_is_not_known() -> None:
     found = gains(AgreementScorer(), data({0: [[1, 2], [1, 2]], 1: [[3, 4]]}))
     assert found.isnan().tolist() == [False, False, True]
