@@ -117,11 +117,14 @@ class SampleData:
         return out
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether prompts and answers can be read."""
+        return set(_TOKENS) <= set(_names(self._tokens))
+
+    @property
     def has_siblings(self) -> bool:
         """Whether at least two prompts have two answers or more, as far as tokens say."""
-        if any(name not in _names(self._tokens) for name in _TOKENS):
-            return False
-        return sum(count > 1 for count in Counter(self.groups).values()) > 1
+        return self.has_tokens and sum(count > 1 for count in Counter(self.groups).values()) > 1
 
     @property
     def answers(self) -> list[list[int]]:
@@ -130,11 +133,10 @@ class SampleData:
 
     def _texts(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
         """Token ids and labels of each sample: as lists or, where the data set can, as arrays, which is far faster."""
-        names = _names(self._tokens)
-        if any(name not in names for name in _TOKENS):
+        if not self.has_tokens:
             raise ValueError(
-                f"prompts and answers are read from `input_ids` and `labels`, and the training set has {names}: name a "
-                "column of groups or of texts instead."
+                "prompts and answers are read from `input_ids` and `labels`, and the training set has "
+                f"{_names(self._tokens)}: name a column of groups or of texts instead."
             )
         rows = self._tokens
         if not (arrays and hasattr(rows, "with_format")):

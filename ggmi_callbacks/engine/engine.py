@@ -359,8 +359,10 @@ class GainEngine:
         self._require_prepared("results")
         shadow = self.shadow
         assert shadow is not None
+        summary = self.scorer.summary()
         return {
             **self.recorder.results(acts=self.policy.acts),
+            **summary,
             "ggmi/overhead": self.budget.share,
             "scorer": str(self.scorer),
             "gain_unit": self.scorer.unit,
@@ -369,7 +371,7 @@ class GainEngine:
                 **shadow.summary(),
                 "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
             },
-            "estimators": dict(self.recorder.estimators),
+            "estimators": {**self.recorder.estimators, **summary.get("estimators", {})},
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,6 +86,10 @@ class Scorer(ABC):
         """Scores of all samples by id, [N] each, where they are known before training; None if they must be found."""
         return None
 
+    def summary(self) -> dict[str, Any]:
+        """What it adds to :meth:`GainEngine.results`: numbers, and under ``"estimators"`` how each was found."""
+        return {}
+
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""
         return None

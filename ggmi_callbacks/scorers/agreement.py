@@ -1,6 +1,7 @@
 """Agreement of an answer with the other answers to its prompt.
 
-    gain(z) = a(z) - a_0        a(z) in [0, 1], leave-one-out; a_0 what answers to other prompts agree by
+    overlap, answer    gain(z) = a(z) - a_0      a(z) in [0, 1], leave-one-out; a_0 that of answers to other prompts
+    information        gain(z) = [ log q(z | siblings) - log q(z) ] / tokens of z      nats per token, q of n-grams
 
 Two answers to one prompt share what the generator knows and not its noise, so what one says about the other is
 information gain without the noise. Cost: none in the step. Sees: wrong answers, if most are right or wrong answers
@@ -10,32 +11,39 @@ differ. Blind to: an error that all answers share.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ggmi_callbacks.data import SampleData
-from ggmi_callbacks.functional import agreement
+from ggmi_callbacks.functional import agreement, sibling_information
 from ggmi_callbacks.scorers._data import DataScorer
+from ggmi_callbacks.scorers._shared import ORDER, shared_information_of
 
 
 class AgreementScorer(DataScorer):
-    """gain(z) = agreement of z with its siblings - the mean agreement of answers to different prompts.
+    """gain(z) = agreement of z with its siblings, above what answers to different prompts agree by.
 
     Negative or zero means that nothing speaks for the answer. One that is alone with its prompt is not judged.
+    :meth:`GainEngine.results` has the mean over the training set, as *shared information*, whatever the estimator.
 
     Args:
         group: column that says which samples answer the same prompt; by default equal prompts do (equal token ids).
         answer: finds the final answer in a text, ``None`` where there is none; agreement is then the share of siblings
-            with the same one, and zero without one where a sibling has it. By default agreement is overlap of
-            n-grams, see :func:`~ggmi_callbacks.functional.agreement`.
+            with the same one, and zero without one where a sibling has it.
         text: column of the texts that are compared; by default the target tokens, or with ``answer`` the column
             ``"completion"``.
         seed: of the draw of strangers.
+        estimator: ``"overlap"``, of n-grams, between 0 and 1, see :func:`~ggmi_callbacks.functional.agreement`; or
+            ``"information"``, the log-likelihood ratio of an n-gram model after the siblings and one before them, nats
+            per token, see :func:`~ggmi_callbacks.functional.sibling_information`, where zero is "they say nothing". It
+            told right from wrong better among answers of one small generator, and worse among those of several large
+            ones. It holds some 200 bytes a token.
 
     Raises:
-        ValueError: if a column is missing, or no prompt has two answers.
+        ValueError: if ``estimator`` is unknown or "information" comes with ``answer``; in :meth:`read`, if a column is
+            missing, or no prompt has two answers.
 
     Example:
         >>> from ggmi_callbacks.data import SampleData
@@ -53,20 +61,47 @@ class AgreementScorer(DataScorer):
         answer: Callable[[Any], Hashable | None] | None = None,
         text: str | None = None,
         seed: int = 0,
+        estimator: Literal["overlap", "information"] = "overlap",
     ) -> None:
         super().__init__()
-        self.group, self.answer, self.text, self.seed = group, answer, text, seed
+        if estimator not in ("overlap", "information"):
+            raise ValueError(f"`estimator` must be 'overlap' or 'information', got {estimator!r}.")
+        if estimator == "information" and answer is not None:
+            raise ValueError("`answer` compares final answers, and estimator='information' whole texts: leave out one.")
+        self.group, self.answer, self.text, self.seed, self.estimator = group, answer, text, seed, estimator
+        self._column = "completion" if text is None and answer is not None else text
+        self._data: SampleData | None = None
+        self._summary: dict[str, Any] | None = None
+
+    @property
+    def unit(self) -> str:
+        """See :attr:`Scorer.unit`."""
+        return "nats per token" if self.estimator == "information" else "agreement above that of strangers"
+
+    def read(self, data: SampleData) -> None:
+        """See :meth:`Scorer.read`."""
+        super().read(data)
+        self._data, self._summary = data, None
+
+    def summary(self) -> dict[str, Any]:
+        """See :meth:`Scorer.summary`: shared information of the set, found when first asked for."""
+        if self._data is None:
+            return {}
+        if self._summary is None:
+            self._summary = shared_information_of(self._data, self._column, self._groups(self._data), self.seed)
+        return self._summary
 
     def values(self, data: SampleData) -> Tensor:
         """See :meth:`DataScorer.values`."""
-        groups: Sequence[Hashable] = data.groups if self.group is None else data.column(self.group)
-        column = "completion" if self.text is None and self.answer is not None else self.text
-        samples = data.answers if column is None else data.column(column)
+        groups = self._groups(data)
+        samples = data.answers if self._column is None else data.column(self._column)
         if len(set(groups)) == len(groups):
             raise ValueError(
                 f"each of the {len(groups)} prompts has one answer, so no answer has a sibling to agree with: ask the "
                 "generator several times, or name a column of groups with `group=`."
             )
+        if self.estimator == "information":
+            return sibling_information(samples, groups, order=ORDER, per_token=True)
         found = agreement(samples, groups, answer=self.answer)
         if self.answer is not None:
             answered = [self.answer(sample) is not None for sample in samples]
@@ -77,6 +112,10 @@ class AgreementScorer(DataScorer):
             return found  # there are no strangers, or nothing to compare with them
         strangers = agreement(samples, self._strangers(groups), answer=self.answer)
         return found - strangers.nanmean().nan_to_num(0.0)
+
+    def _groups(self, data: SampleData) -> Sequence[Hashable]:
+        """What each sample answers."""
+        return data.groups if self.group is None else data.column(self.group)
 
     def _strangers(self, groups: Sequence[Hashable]) -> list[int]:
         """Groups of two samples each, of different prompts: a null control."""

@@ -121,6 +121,12 @@ class JointScorer(Scorer):
             return None
         return self._join([scorer.known() for scorer in self.scorers if isinstance(scorer, DataScorer)])
 
+    def summary(self) -> dict[str, Any]:
+        """See :meth:`Scorer.summary`; where two scorers tell of the same thing, the first one's."""
+        found = [scorer.summary() for scorer in reversed(self.scorers)]
+        estimators = {name: how for one in found for name, how in one.get("estimators", {}).items()}
+        return {**{name: value for one in found for name, value in one.items()}, "estimators": estimators}
+
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names that one of the scorers asks for; None if no scorer restricts them."""
         asked = {tuple(names) for s in self.scorers if (names := s.shadow_parameters(probe)) is not None}

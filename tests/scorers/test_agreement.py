@@ -7,7 +7,8 @@ import torch
 
 from ggmi_callbacks import AgreementScorer
 from ggmi_callbacks.data import SampleData
-from ggmi_callbacks.functional import agreement
+from ggmi_callbacks.functional import agreement, shared_information, sibling_information, table_shared_information
+from ggmi_callbacks.scorers import _shared
 
 PROMPTS = [[5, 6], [5, 7], [8], [9, 9, 9], [10]]
 
@@ -76,3 +77,81 @@ def test_one_answer_a_prompt_is_refused_with_the_way_out() -> None:
 def test_it_is_the_same_in_every_process() -> None:
     rows = data({0: [[1, 2, 3], [1, 2, 4]], 1: [[7, 8], [7, 9]], 2: [[5], [6]]})
     assert torch.equal(gains(AgreementScorer(), rows), gains(AgreementScorer(), rows))
+
+
+def one_token(groups: int, size: int) -> tuple[SampleData, float]:
+    """Answers of one token, drawn from one of two laws for each prompt; and what all others say about one, in nats."""
+    law = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+    draw = torch.Generator().manual_seed(0)
+    answers = torch.multinomial(law.repeat_interleave(groups // 2, 0), size, replacement=True, generator=draw).tolist()
+    rows = [{"input_ids": [9, g, a], "labels": [-100, -100, a]} for g, given in enumerate(answers) for a in given]
+    return SampleData(rows), float(table_shared_information(law / 2, siblings=float("inf")))
+
+
+def test_information_is_that_of_the_siblings_in_nats_per_token() -> None:
+    rows = data({0: [[1, 2, 3], [1, 2, 3], [4, 4, 4]], 1: [[20, 21], [20, 22]], 2: [[30, 31]]})
+    scorer = AgreementScorer(estimator="information")
+    wanted = sibling_information(rows.answers, [0, 0, 0, 1, 1, 2], order=2, per_token=True)
+    torch.testing.assert_close(gains(scorer, rows), wanted, equal_nan=True)
+    assert wanted.isnan().tolist() == [False] * 5 + [True]
+    assert scorer.unit == "nats per token"
+
+
+def test_its_zero_is_siblings_that_say_nothing() -> None:
+    """Answers drawn from one law whatever the prompt: the best model all but ignores siblings."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(10, 14, (300, 3, 5), generator=draw).tolist()
+    rows = [{"input_ids": [1, g, *a], "labels": [-100, -100, *a]} for g, given in enumerate(tokens) for a in given]
+    found = gains(AgreementScorer(estimator="information"), SampleData(rows))
+    assert found.mean().abs() < 0.002
+    same = gains(AgreementScorer(estimator="information"), one_token(40, 30)[0])
+    assert same.mean() > 0.05
+
+
+def test_estimators_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="`estimator` must be 'overlap' or 'information', got 'votes'"):
+        AgreementScorer(estimator="votes")
+    with pytest.raises(ValueError, match="`answer` compares final answers, and estimator='information' whole texts"):
+        AgreementScorer(answer=len, estimator="information")
+
+
+@pytest.mark.parametrize("estimator", ["overlap", "information"])
+def test_shared_information_of_the_set_is_told_with_its_null(estimator: str) -> None:
+    """Two tokens an answer, the end mark among them, of which the first alone says something."""
+    rows, exact = one_token(groups=60, size=200)
+    scorer = AgreementScorer(estimator=estimator)
+    scorer.read(rows)
+    found = scorer.summary()
+    assert found["ggmi/shared_information_low"] < exact / 2 < found["ggmi/shared_information_high"]
+    assert abs(found["ggmi/shared_information_null"]) < 0.02 * exact
+    wanted = shared_information(rows.answers, rows.groups, order=2, per_token=True).information
+    assert found["ggmi/shared_information"] == pytest.approx(float(wanted))
+    assert found["estimators"] == {
+        "shared_information": "ratio of n-gram models of order 2, 12000 of 12000 answers, per token"
+    }
+    assert scorer.summary() is found  # computed once
+    scorer.read(data({0: [[1, 2], [1, 2]], 1: [[5, 6], [5, 7]]}))
+    assert scorer.summary()["ggmi/shared_information"] != found["ggmi/shared_information"]
+
+
+def test_of_a_large_set_it_is_that_of_prompts_drawn_at_random_with_all_their_answers(monkeypatch) -> None:
+    rows, _ = one_token(groups=60, size=20)
+    monkeypatch.setattr(_shared, "_MOST", 300)
+    chosen = _shared._some(rows.answers, rows.groups, seed=0)
+    kept = {rows.groups[i] for i in chosen}
+    assert len(chosen) == 300
+    assert chosen == [i for i, group in enumerate(rows.groups) if group in kept]
+    monkeypatch.setattr(_shared, "_MOST", 1)
+    assert len(_shared._some(rows.answers, rows.groups, seed=0)) == 40  # the null needs two
+
+
+def test_where_shared_information_cannot_be_had_the_reason_is_told() -> None:
+    rows = SampleData([{"q": "a", "completion": c} for c in ("#7", "#7", "#8")])
+    scorer = AgreementScorer(group="q", answer=lambda text: text[1:])
+    assert scorer.summary() == {}  # nothing was read
+    scorer.read(rows)
+    how = "not measured: there are no two prompts with two answers each"
+    assert scorer.summary() == {"estimators": {"shared_information": how}}
+    scorer = AgreementScorer(group="q", answer=lambda messages: messages[0]["content"])
+    scorer.read(SampleData([{"q": i // 2, "completion": [{"content": "7"}]} for i in range(8)]))
+    assert scorer.summary()["estimators"]["shared_information"].startswith("not measured: column 'completion' holds")

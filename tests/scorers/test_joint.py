@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks import (
+    AgreementScorer,
     CausalLM,
     ColumnScorer,
     DataScorer,
@@ -358,3 +359,15 @@ def test_a_zero_that_cannot_be_is_refused() -> None:
         JointScorer([LikelihoodScorer()], tolerance=1.0, zero="own")
     with pytest.raises(ValueError, match="no DistinctScorer exceeds its own zero"):
         JointScorer(zero="own")
+
+
+def test_what_a_part_tells_of_the_set_is_told_once() -> None:
+    rows = [{"p": i // 2, "text": f"{i // 4} {i % 3}", "reward": 1.0} for i in range(20)]
+    agreed, votes = (
+        AgreementScorer("p", text="text"),
+        AgreementScorer("p", answer=lambda text: text, text="text", seed=1),
+    )
+    joint = JointScorer([ColumnScorer("reward"), agreed, votes])
+    joint.read(SampleData(rows))
+    assert agreed.summary() != votes.summary()  # other strangers
+    assert joint.summary() == agreed.summary()
