@@ -6,15 +6,21 @@ loader = DataLoader(Numbered(data), batch_size, shuffle=True, collate_fn=CarryId
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
 from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, Inputs, Task
+
+_TOKENS = ("input_ids", "labels")
+_BATCH = 1000  # rows read at once
 
 
 class Numbered(Dataset):
@@ -98,6 +104,34 @@ class SampleData:
         """Token ids before the first target of each sample."""
         return [tuple(ids[: _begin(labels)]) for ids, labels in self._texts()]
 
+    @cached_property
+    def groups(self) -> list[int]:
+        """A number for the prompt of each sample: equal numbers, equal prompts; no prompt equals none."""
+        known: dict[bytes, int] = {}
+        out: list[int] = []
+        for ids, labels in self._texts(arrays=True):
+            is_target = np.asarray(labels) != IGNORE
+            begin = is_target.argmax() if is_target.any() else len(is_target)
+            prompt = np.asarray(ids[:begin], np.int64).tobytes()
+            key = hashlib.blake2b(prompt, digest_size=16).digest() if prompt else b"%d" % len(out)
+            out.append(known.setdefault(key, len(known)))
+        return out
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether prompts and answers can be read."""
+        return set(_TOKENS) <= set(_names(self._tokens))
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether half of the samples or more have at least two siblings, at two prompts or more, as far as tokens say.
+
+        A single sibling is no judge: of the right answers to word problems, up to half disagreed with it.
+        """
+        counts = Counter(self.groups).values() if self.has_tokens else []
+        large = [count for count in counts if count > 2]
+        return len(large) > 1 and 2 * sum(large) >= len(self)
+
     @property
     def answers(self) -> list[list[int]]:
         """Token ids of the targets of each sample."""
@@ -108,14 +142,19 @@ class SampleData:
         """The answer of each sample as text; None if nobody said how tokens are decoded."""
         return None if self._decode is None else [self._decode(ids) for ids in self.answers]
 
-    def _texts(self) -> Iterator[tuple[list[int], list[int]]]:
-        columns = [_column(self._tokens, name) for name in ("input_ids", "labels")]
-        if columns[0] is None or columns[1] is None:
+    def _texts(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Token ids and labels of each sample: as lists or, where the data set can, as arrays, which is far faster."""
+        if not self.has_tokens:
             raise ValueError(
                 "prompts and answers are read from `input_ids` and `labels`, and the training set has "
                 f"{_names(self._tokens)}: name a column of groups or of texts instead."
             )
-        return zip(*columns, strict=True)
+        rows = self._tokens
+        if not (arrays and hasattr(rows, "with_format")):
+            return zip(*(_column(rows, name) or [] for name in _TOKENS), strict=True)
+        rows = rows.with_format("numpy", columns=list(_TOKENS))
+        batches = (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
+        return (pair for batch in batches for pair in zip(*(batch[name] for name in _TOKENS), strict=True))
 
 
 def _names(rows: Any) -> list[str]:

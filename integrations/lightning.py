@@ -68,7 +68,8 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
             set, which its loader's ``collate_fn`` makes batches of: a data set, a list, a stream that ends, or the
             path of a ``.jsonl``, ``.json`` or ``.parquet`` file.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
-        scorer: how gain is estimated; :class:`~ggmi_callbacks.LikelihoodScorer` by default.
+        scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, whatever the policy: a
+            Lightning loader does not tell which answers share a prompt.
         model_attribute: where the causal LM is in the module, if there are several (``"net.lm"``).
         sample_loss: ``(module, batch) -> losses [n]`` for modules that are no language models.
         sources: name of each sample's source by id; ids ride in the batch under ``"ggmi_sample"``

@@ -61,7 +61,9 @@ class GGMICallback(TrainerCallback):
         anchors: real examples of the task, in the form of the training set: a data set, a list of rows, the path of a
             ``.jsonl``, ``.json`` or ``.parquet`` file, a name on the hub, or a stream of at most 10,000 rows.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
-        scorer: how gain is estimated; :class:`~ggmi_callbacks.LikelihoodScorer` by default.
+        scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where the training
+            set holds several answers to a prompt, a ``Filter`` without a threshold of its own and ``Reweight`` also
+            count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`.
         source: column of the training set that says where a sample came from.
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow run on the anchors; the trainer's own by default.

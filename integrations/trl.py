@@ -83,7 +83,10 @@ class GGMICallback(base.GGMICallback):
         trainer: the trainer, already built.
         anchors: real examples of the task.
         policy: as the other arguments below, see :class:`ggmi_callbacks.integrations.transformers.GGMICallback`.
-        scorer: how gain is estimated.
+        scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where the training
+            set holds several answers to a prompt, a ``Filter`` without a threshold of its own and ``Reweight`` also
+            count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`. A packed set is read if
+            ``train_dataset`` is given.
         source: column of the training set that says where a sample came from.
         overhead: share of step time that scoring may take.
         shadow_learning_rate: of the shadow run on the anchors.

@@ -92,6 +92,11 @@ def test_every_key_that_a_run_logs_stands_in_the_report_page(make_model):
     page = {key for row in rows for key in re.findall(r"`(ggmi/[\w/<>]+)`", row)}
     page |= {f"{key}{end}" for key in page for end in ("_low", "_high")}
     logged = {**loop.engine.log(), **loop.engine.finish()}
+    siblings = [{"input_ids": [3 + i // 2, 9 + i // 4, 9], "labels": [-100, 9 + i // 4, 9]} for i in range(8)]
+    results = builder(make_model)(Filter(), sources=None, data=siblings).engine.results()
+    assert "ggmi/shared_information_null" in results
+    logged |= {key: value for key, value in results.items() if "/" in key}
+    assert set(results) - set(logged) <= {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     for source in filter(None, SOURCES):
         logged = {key.replace(f"/{source}", "/<source>"): value for key, value in logged.items()}
     assert len(logged) > 20

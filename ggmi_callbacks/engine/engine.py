@@ -23,6 +23,7 @@ from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
+from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
@@ -33,7 +34,7 @@ from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
-from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
+from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
 
 _PARTS = ("ledger", "schedule", "visits", "recorder", "intake", "policy", "scorer")
@@ -62,7 +63,10 @@ class GainEngine:
         model: the module that is trained, free of data-parallel and compile wrappers.
         anchors: batches of model inputs made from the real examples, at least two.
         policy: what gain does to a sample's weight; :class:`Monitor` by default.
-        scorer: how gain is estimated; :class:`LikelihoodScorer` by default.
+        scorer: how gain is estimated; by default :class:`LikelihoodScorer`, in nats. Where ``data`` hold several
+            answers to a prompt, and ``policy`` is ``Reweight()`` or a ``Filter`` without a threshold of its own, it is
+            ``JointScorer([LikelihoodScorer(), AgreementScorer()], zero="own")``, in spreads; the ledger then has nats
+            under ``gain/likelihood``. :meth:`results` names scorer and unit.
         task: how samples are found and scored; a causal language model by default.
         sources: name of each sample's source, by sample id, or None.
         learning_rate: of the shadow, best the run's own.
@@ -101,7 +105,9 @@ class GainEngine:
         progress: bool = True,
     ) -> None:
         self.policy = Monitor() if policy is None else check_policy(policy)
-        self.scorer = LikelihoodScorer() if scorer is None else scorer
+        if data is not None and not isinstance(data, SampleData):
+            data = SampleData(data)
+        self.scorer = default_scorer(self.policy, data) if scorer is None else scorer
         if not isinstance(self.scorer, Scorer):
             raise TypeError(f"`scorer` must be a scorer such as LikelihoodScorer(), got {scorer!r}.")
         self.probe = Probe(model, CausalLM() if task is None else task)
@@ -124,7 +130,6 @@ class GainEngine:
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         if data is not None:
-            data = data if isinstance(data, SampleData) else SampleData(data)
             num_samples = len(data) if num_samples is None else num_samples
             self.scorer.read(data)
         self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
@@ -159,6 +164,7 @@ class GainEngine:
         self.anchors = [to_device(batch, self.device) for batch in self.anchors]
         self.visits = Visits(self.num_samples, self.device)
         self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
+        self.scorer.margin = self.policy.margin
         self.intake = Intake(
             self.probe,
             self.scorer,
@@ -353,16 +359,19 @@ class GainEngine:
         self._require_prepared("results")
         shadow = self.shadow
         assert shadow is not None
+        summary = self.scorer.summary()
         return {
             **self.recorder.results(acts=self.policy.acts),
+            **summary,
             "ggmi/overhead": self.budget.share,
-            "scorer": type(self.scorer).__name__,
+            "scorer": str(self.scorer),
+            "gain_unit": self.scorer.unit,
             "policy": repr(self.policy),
             "shadow": {
                 **shadow.summary(),
                 "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
             },
-            "estimators": dict(self.recorder.estimators),
+            "estimators": {**self.recorder.estimators, **summary.get("estimators", {})},
         }
 
     def state_dict(self) -> dict[str, Any]:

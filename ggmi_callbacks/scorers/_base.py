@@ -56,6 +56,8 @@ class Scorer(ABC):
     """Names of the scores that gains are made of; empty if gain is one score."""
     static = False
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
+    margin: float = 0.0
+    """How many standard errors the policy gives a gain the benefit of (:attr:`Policy.margin`); the engine sets it."""
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 
@@ -69,12 +71,24 @@ class Scorer(ABC):
         """Short name, as in the ledger's columns."""
         return type(self).__name__.removesuffix("Scorer").lower()
 
+    @property
+    def unit(self) -> str:
+        """Of a gain, in words."""
+        return "nats per token" if self.normalize else "nats per sample"
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
     def read(self, data: SampleData) -> None:  # noqa: B027
         """Take what the training set says of its samples; called before :meth:`prepare`, if there is one with ids."""
 
     def known(self) -> Score | None:
         """Scores of all samples by id, [N] each, where they are known before training; None if they must be found."""
         return None
+
+    def summary(self) -> dict[str, Any]:
+        """What it adds to :meth:`GainEngine.results`: numbers, and under ``"estimators"`` how each was found."""
+        return {}
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""

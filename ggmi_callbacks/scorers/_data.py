@@ -25,6 +25,11 @@ class DataScorer(Scorer):
     def values(self, data: SampleData) -> Tensor:
         """Score of each sample by id, [N]; NaN where it is not known."""
 
+    @property
+    def unit(self) -> str:
+        """See :attr:`Scorer.unit`."""
+        return f"{self.name}, in its own unit"
+
     def read(self, data: SampleData) -> None:
         """See :meth:`Scorer.read`."""
         self._values = self.values(data).float()

@@ -1,13 +1,16 @@
 """Several scores on one scale.
 
     u_k(z) = tolerance + ( s_k(z) - median s_k(A) ) / spread s_k(A)      a score of the model, against real samples A
-    u_k(z) = s_k(z) / spread s_k                                         a score of the data, against its own zero
+    u_k(z) = s_k(z) / spread s_k                                         a score of the data, or zero="own"
 
-    gain(z) = min_k u_k(z)      or      sum_k u_k(z)                     over the scores that z has
+    gain(z) = the least u_k(z)  or      sum_k u_k(z)                     over the scores that z has
 
 Scores of unlike kinds (faithful to the anchors, relevant to its prompt, not repeating itself, agreed upon) are put on
 one scale by those anchors that the shadow has not seen: how far below a typical real sample is z? The least lets a
 sample pass only if it does on every count, since an average lets one virtue pay for another vice. The sum ranks.
+
+The least is that of u_k + margin x noise_k, with the policy's margin: so z is below a threshold beyond its noise if and
+only if one of its scores is, however noisy the others are.
 """
 
 from __future__ import annotations
@@ -33,22 +36,39 @@ _LEAST_SPREAD = 0.05  # in the score's own unit: where all anchors agree, smalle
 
 
 class JointScorer(Scorer):
-    """Several scores, each in spreads (1.48 x median absolute deviation) of the held-out anchors, as one gain.
+    """Several scores as one gain, each in spreads: 1.48 x median absolute deviation of the held-out anchors.
 
-    Its unit, in the ledger and in logs too, is spreads and not nats. The ledger holds each score in its own unit
-    beside it, under ``gain/<name>``, so that one sees why a sample was dropped. A score that a sample does not have
-    (no prompt, no sibling, no value) does not count; a sample without any is not scored.
+    A score of the data is in standard deviations of the training set. So the unit, in the ledger and in logs too, is
+    spreads and not nats. The ledger holds each score in its own unit beside it, under ``gain/<name>``, so that one sees
+    why a sample was dropped. A score that a sample does not have (no prompt, no sibling, no value, no standard error)
+    does not count; a sample without any is not scored.
 
     Args:
         scorers: scores that do not change in a run (:attr:`Scorer.static`). By default likelihood gain, prompt
             information per token and the share of distinct 4-grams, together three forwards a batch.
-        tolerance: how many spreads below the median anchor still count as a gain.
+        tolerance: how many spreads below the median anchor still count as a gain, 2 if not given.
         combine: ``"least"`` takes the smallest score, for a filter with a threshold; ``"sum"`` adds them up, for a
             ranking (``Filter(keep=...)``).
+        zero: of the model's scores. ``"anchors"``: ``tolerance`` below the median of the held-out anchors. ``"own"``:
+            the score's own, so that ``Filter()`` drops only what surely speaks against itself on some count: a
+            likelihood gain below zero beyond its noise, no agreement at all, a failed verifier. Scores of the data
+            always keep theirs.
 
     Raises:
         ValueError: if there are no scorers, or one that changes with the weights: its scale would be stale at once;
-            in :meth:`prepare`, if one of the scorers cannot be prepared or scores none of the held-out anchors.
+            if ``zero="own"`` comes with ``tolerance`` or with a scorer whose zero nothing exceeds; in :meth:`prepare`,
+            if one of the scorers cannot be prepared or scores none of the held-out anchors.
+
+    Example:
+        Whoever fails on one count is dropped, whatever the other says.
+
+        >>> from ggmi_callbacks import ColumnScorer, Filter
+        >>> from ggmi_callbacks.data import SampleData
+        >>> joint = JointScorer([ColumnScorer("passed"), ColumnScorer("reward", threshold=3)], zero="own")
+        >>> rows = [{"passed": True, "reward": 5}, {"passed": False, "reward": 9}, {"passed": None, "reward": 4}]
+        >>> joint.read(SampleData(rows))
+        >>> Filter()(joint.known().gain)
+        tensor([1., 0., 1.])
 
     """
 
@@ -57,8 +77,9 @@ class JointScorer(Scorer):
     def __init__(
         self,
         scorers: Sequence[Scorer] | None = None,
-        tolerance: float = 2.0,
+        tolerance: float | None = None,
         combine: Literal["least", "sum"] = "least",
+        zero: Literal["anchors", "own"] = "anchors",
     ) -> None:
         super().__init__()
         if scorers is None:
@@ -69,11 +90,22 @@ class JointScorer(Scorer):
             raise ValueError(f"`scorers` must be static, and {', '.join(live)} change with the weights.")
         if combine not in ("least", "sum"):
             raise ValueError(f"`combine` must be 'least' or 'sum', got {combine!r}.")
-        self.scorers, self.tolerance, self.combine = tuple(scorers), tolerance, combine
+        _check_zero(zero, tolerance, scorers)
+        self.scorers, self.combine, self.zero = tuple(scorers), combine, zero
+        self.tolerance = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0
         self.parts = tuple(_told_apart([s.name for s in scorers]))
         self.needs_shadow = any(s.needs_shadow for s in scorers)
         self._of_model = torch.tensor([not isinstance(s, DataScorer) for s in scorers])
         self._center, self._spread = torch.zeros(len(scorers), 1), torch.ones(len(scorers), 1)
+
+    @property
+    def unit(self) -> str:
+        """See :attr:`Scorer.unit`."""
+        return "spreads"
+
+    def __str__(self) -> str:
+        zero = "their own zero" if self.zero == "own" else f"{self.tolerance:g} spreads below the median anchor"
+        return f"JointScorer: {self.combine} of {', '.join(self.parts)}, from {zero}"
 
     def read(self, data: SampleData) -> None:
         """See :meth:`Scorer.read`."""
@@ -88,6 +120,12 @@ class JointScorer(Scorer):
         if bool(self._of_model.any()):
             return None
         return self._join([scorer.known() for scorer in self.scorers if isinstance(scorer, DataScorer)])
+
+    def summary(self) -> dict[str, Any]:
+        """See :meth:`Scorer.summary`; where two scorers tell of the same thing, the first one's."""
+        found = [scorer.summary() for scorer in reversed(self.scorers)]
+        estimators = {name: how for one in found for name, how in one.get("estimators", {}).items()}
+        return {**{name: value for one in found for name, value in one.items()}, "estimators": estimators}
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names that one of the scorers asks for; None if no scorer restricts them."""
@@ -115,9 +153,10 @@ class JointScorer(Scorer):
                 "`anchors` that the shadow held out cannot be scored: they are too short, or lack targets or prompts."
             )
         deviation = (found - center).abs().nanquantile(0.5, 1, keepdim=True)
-        self._center[self._of_model] = center
+        if self.zero == "anchors":
+            self._center[self._of_model] = center
         self._spread[self._of_model] = (1.4826 * deviation).clamp_min(_LEAST_SPREAD)
-        if (count := found.shape[1]) < _ENOUGH:
+        if (count := found.shape[1]) < _ENOUGH and self.zero == "anchors":
             warnings.warn(
                 f"the scale of JointScorer rests on {count} held-out anchors; give at least {4 * _ENOUGH} anchors, of "
                 "which a quarter is held out.",
@@ -129,7 +168,7 @@ class JointScorer(Scorer):
         return self.noisy_gain(inputs, layout).gain
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
-        """See :meth:`Scorer.noisy_gain`; the noise of the least is that of the score where the sample is worst."""
+        """See :meth:`Scorer.noisy_gain`; the noise of the least is that of the score which is taken for it."""
         batch = SharedBatch(inputs)  # what several of them need is run once
         return self._join([scorer.score(batch, layout) for scorer in self.scorers])
 
@@ -139,14 +178,16 @@ class JointScorer(Scorer):
         noise = torch.stack([score.noise for score in scores]).float()
         center, spread, of_model = (v.to(parts.device) for v in (self._center, self._spread, self._of_model))
         scaled = self.tolerance * of_model[:, None] + (parts - center) / spread
-        noise, unknown = noise / spread, parts.isnan()
+        noise = noise / spread
+        unknown = parts.isnan() | noise.isnan()
         nothing = unknown.all(0)
         if self.combine == "sum":
-            gain = scaled.nansum(0)
+            gain = scaled.masked_fill(unknown, 0.0).sum(0)
             total = noise.masked_fill(unknown, 0.0).square().sum(0).sqrt()
         else:
-            worst = scaled.masked_fill(unknown, float("inf")).min(0)
-            gain, total = worst.values, noise.gather(0, worst.indices[None])[0]
+            highest = scaled + self.margin * noise
+            worst = highest.masked_fill(unknown, float("inf")).argmin(0, keepdim=True)
+            gain, total = scaled.gather(0, worst)[0], noise.gather(0, worst)[0]
         return Score(gain.masked_fill(nothing, float("nan")), total.masked_fill(nothing, float("nan")), parts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,6 +199,18 @@ class JointScorer(Scorer):
         self._center, self._spread = state["scale"]
         for scorer, saved in zip(self.scorers, state["scorers"], strict=True):
             scorer.load_state_dict(saved)
+
+
+def _check_zero(zero: str, tolerance: float | None, scorers: Sequence[Scorer]) -> None:
+    """Raise if scores cannot be taken from ``zero``."""
+    if zero not in ("anchors", "own"):
+        raise ValueError(f"`zero` must be 'anchors' or 'own', got {zero!r}.")
+    if zero == "own" and tolerance is not None:
+        raise ValueError(f"`tolerance` counts from the anchors; with zero='own' leave it out, got {tolerance}.")
+    if zero == "own" and any(isinstance(scorer, DistinctScorer) for scorer in scorers):
+        raise ValueError(
+            "`scorers`: no DistinctScorer exceeds its own zero, so nothing would pass; use zero='anchors'."
+        )
 
 
 def _told_apart(names: Sequence[str]) -> list[str]:

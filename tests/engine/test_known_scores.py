@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -60,6 +62,19 @@ def test_prompts_and_answers_are_read_off_the_labels() -> None:
     assert data.answers == [[7, 2], [9]]
     with pytest.raises(ValueError, match=r"read from `input_ids` and `labels`.*\['text'\]"):
         SampleData([{"text": "a"}]).prompts  # noqa: B018
+
+
+@pytest.mark.parametrize("form", ["rows", "tensors", "data set"])
+def test_equal_prompts_make_a_group_and_no_prompt_makes_none(form: str) -> None:
+    texts = [([5, 6], [7]), ([5, 6], [8, 9]), ([5], [6, 7]), ([], [7]), ([], [7])]
+    rows: Any = [{"input_ids": p + a, "labels": [-100] * len(p) + a, "x": 1} for p, a in texts]
+    if form == "tensors":
+        rows = [{k: torch.tensor(v) for k, v in row.items()} for row in rows]
+    if form == "data set":
+        rows = pytest.importorskip("datasets").Dataset.from_list(rows)
+    data = SampleData(rows)
+    assert data.groups == [0, 0, 1, 2, 3]
+    assert not data.has_siblings  # of one prompt only
 
 
 def test_a_resumed_run_keeps_to_the_scores_it_was_given(build) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ggmi_callbacks import (
+    AgreementScorer,
     CausalLM,
     ColumnScorer,
+    DataScorer,
     DistinctScorer,
     Filter,
     GainEngine,
@@ -283,3 +285,89 @@ def test_scores_of_model_and_data_join_and_stand_in_the_ledger(probe: Probe) -> 
     table = engine.ledger.table
     assert table["gain/reward"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert all(value is not None for value in table["gain/likelihood"].to_pylist())
+
+
+class Known(DataScorer):
+    """Gains and standard errors by id."""
+
+    def __init__(self, gains: list[float], noise: float) -> None:
+        super().__init__()
+        self.gains, self.noise = torch.tensor(gains), noise
+
+    def values(self, data) -> Tensor:
+        return self.gains
+
+    def known(self) -> Score:
+        return Score(self.gains, torch.full_like(self.gains, self.noise))
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, 2.0, 5.0])
+def test_a_sample_is_dropped_if_and_only_if_one_of_its_scores_is_surely_below_its_own_zero(margin: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    gains = torch.randn(3, 200, generator=draw)
+    gains[0, :50], gains[2, 40:90] = float("nan"), float("nan")
+    parts = [Known(g.tolist(), noise) for g, noise in zip(gains, (0.0, 0.5, 1.0), strict=True)]
+    joint, policy = JointScorer(parts, zero="own"), Filter(margin=margin)
+    joint.read(SampleData([{}] * 200))
+    joint.margin = policy.margin
+    found = joint.known()
+    surely_bad = torch.stack([p.gains + margin * p.noise <= 0 for p in parts]).any(0)
+    assert torch.equal(policy(found.gain, noise=found.noise) == 0, surely_bad)
+    assert 0 < surely_bad.sum() < 200
+
+
+def test_a_noisy_score_does_not_hide_one_that_is_surely_below_zero() -> None:
+    """-3 with a noise of 2 may be noise, -1 without any is not, though -3 is the least."""
+    joint, policy = JointScorer([Known([-3.0, 5.0], 2.0), Known([-1.0, 1.0], 0.0)], zero="own"), Filter()
+    joint.read(SampleData([{}] * 2))
+    joint.margin = policy.margin
+    found = joint.known()
+    assert policy(found.gain, noise=found.noise).tolist() == [0.0, 1.0]
+    assert found.noise[0] == 0
+
+
+def test_the_engine_tells_its_scorer_the_margin_of_its_policy(probe: Probe) -> None:
+    joint = JointScorer([Known([-3.0, 5.0], 2.0), Known([-1.0, 1.0], 0.0)], zero="own")
+    engine = GainEngine(
+        probe.model, ANCHORS, policy=Filter(margin=3), scorer=joint, data=[{}] * 2, learning_rate=1e-3, progress=False
+    )
+    engine.prepare()
+    assert joint.margin == 3
+    assert engine.keeps().tolist() == [False, True]
+
+
+def test_with_its_own_zero_a_score_of_the_model_keeps_its_sign(probe: Probe) -> None:
+    table = torch.linspace(-5, 30, VOCABULARY)
+    joint = JointScorer([Told(table)], zero="own")
+    joint.prepare(probe, ANCHORS, shadow_with(probe, [1, 3, 4]))
+    score = joint.score(BATCH, LAYOUT)
+    assert torch.equal(score.gain > 0, table[BATCH["input_ids"][:, 0]] > 0)
+    assert torch.allclose(score.gain * joint._spread[0], score.parts[0])
+    assert joint.unit == "spreads"
+
+
+def test_a_score_without_a_standard_error_does_not_count() -> None:
+    joint = JointScorer([Known([-3.0, 5.0], float("nan")), Known([1.0, -1.0], 0.0)], zero="own")
+    joint.read(SampleData([{}] * 2))
+    assert joint.known().gain.tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_a_zero_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="`zero` must be 'anchors' or 'own', got 'mine'"):
+        JointScorer(zero="mine")
+    with pytest.raises(ValueError, match=r"`tolerance` counts from the anchors; .* got 1.0"):
+        JointScorer([LikelihoodScorer()], tolerance=1.0, zero="own")
+    with pytest.raises(ValueError, match="no DistinctScorer exceeds its own zero"):
+        JointScorer(zero="own")
+
+
+def test_what_a_part_tells_of_the_set_is_told_once() -> None:
+    rows = [{"p": i // 2, "text": f"{i // 4} {i % 3}", "reward": 1.0} for i in range(20)]
+    agreed, votes = (
+        AgreementScorer("p", text="text"),
+        AgreementScorer("p", answer=lambda text: text, text="text", seed=1),
+    )
+    joint = JointScorer([ColumnScorer("reward"), agreed, votes])
+    joint.read(SampleData(rows))
+    assert agreed.summary() != votes.summary()  # other strangers
+    assert joint.summary() == agreed.summary()
