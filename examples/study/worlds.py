@@ -114,7 +114,7 @@ def _read(path: Path) -> Dataset | None:
 
 
 def _targeted(data: Path, seed: int) -> dict[str, Dataset]:
-    """GSM8K solutions to two thirds of the test questions among other text; human ones to the last third, held out."""
+    """GSM8K solutions to some of the test questions among other text; human ones to a third of them, held out."""
     draw = np.random.default_rng(seed)
     train, test, made, dolly, code, novels, manuals = (
         pd.read_json(data / f"{name}.jsonl.gz", lines=True)
@@ -124,8 +124,8 @@ def _targeted(data: Path, seed: int) -> dict[str, Dataset]:
         )
     )
     questions = draw.permutation(test.question_id.unique())
-    seen = set(questions[: 2 * len(questions) // 3])
-    made = made[made.question_id.isin(seen)].sample(TASK, random_state=seed)
+    seen, held = questions[: TASK // 4], questions[-len(questions) // 3 :]  # four answers to a question
+    made = made[made.question_id.isin(seen)]
     dolly, code = dolly.sample(frac=1, random_state=seed), code.sample(frac=1, random_state=seed)
     other = {
         "instructions": pairs(dolly.instruction[: OTHERS["instructions"]], dolly.output),
@@ -138,7 +138,7 @@ def _targeted(data: Path, seed: int) -> dict[str, Dataset]:
     rows += [{**row, "source": source, "right": False} for source, found in other.items() for row in found]
     for row in rows:
         row["answer"] = row["completion"]
-    unseen = test[~test.question_id.isin(seen)]
+    unseen = test[test.question_id.isin(held)]
     humans = train.sample(ANCHORS, random_state=seed)
     elsewhere = pairs(dolly.instruction[-150:], dolly.output[-150:]) + _continued(novels.text, 150, seed + 1000)
     return {
