@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
@@ -141,6 +142,16 @@ class SampleData:
     def texts(self) -> list[str] | None:
         """The answer of each sample as text; None if nobody said how tokens are decoded."""
         return None if self._decode is None else [self._decode(ids) for ids in self.answers]
+
+    def batch(self, ids: Sequence[int]) -> Inputs:
+        """Model inputs of some samples, padded on the right."""
+        rows = [self._tokens[int(i)] for i in ids]
+        tokens, labels = ([torch.as_tensor(row[name]) for row in rows] for name in _TOKENS)
+        return {
+            "input_ids": pad_sequence(tokens, batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
+        }
 
     def _texts(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
         """Token ids and labels of each sample: as lists or, where the data set can, as arrays, which is far faster."""

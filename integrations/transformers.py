@@ -62,7 +62,7 @@ class GGMICallback(TrainerCallback):
             ``.jsonl``, ``.json`` or ``.parquet`` file, a name on the hub, or a stream of at most 10,000 rows.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where the training
-            set holds several answers to a prompt, a ``Filter`` without a threshold of its own and ``Reweight`` also
+            set holds three answers or more to most prompts, a ``Filter`` without a threshold and ``Reweight`` also
             count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`.
         source: column of the training set that says where a sample came from.
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.

@@ -92,7 +92,7 @@ def test_every_key_that_a_run_logs_stands_in_the_report_page(make_model):
     page = {key for row in rows for key in re.findall(r"`(ggmi/[\w/<>]+)`", row)}
     page |= {f"{key}{end}" for key in page for end in ("_low", "_high")}
     logged = {**loop.engine.log(), **loop.engine.finish()}
-    siblings = [{"input_ids": [3 + i // 2, 9 + i // 4, 9], "labels": [-100, 9 + i // 4, 9]} for i in range(8)]
+    siblings = [{"input_ids": [3 + i // 3, 9 + i // 6, 9], "labels": [-100, 9 + i // 6, 9]} for i in range(12)]
     results = builder(make_model)(Filter(), sources=None, data=siblings).engine.results()
     assert "ggmi/shared_information_null" in results
     logged |= {key: value for key, value in results.items() if "/" in key}

@@ -102,6 +102,7 @@ def test_the_core_depends_on_five_packages_and_each_extra_on_what_its_errors_nam
     assert {entry.split(">=")[0] for entry in project["dependencies"]} == CORE
     assert names["plot"] == {"matplotlib"}
     assert names["cli"] == {"typer"}
+    assert names["labels"] == {"scikit-learn"}
     assert names["verify"] == {"ggmi-callbacks[plot]", "scikit-learn", "threadpoolctl"}
     (whole,) = (name for name in names["dev"] if name.startswith("ggmi-callbacks["))
     assert set(whole.removeprefix("ggmi-callbacks[").removesuffix("]").split(",")) == set(names) - {"dev"}
@@ -122,3 +123,13 @@ def test_a_verification_without_its_extra_stops_before_it_computes(tmp_path: Pat
     run = without("matplotlib", code=code)
     assert run.returncode == 2
     assert run.stderr == "Error: The picture of a verification needs matplotlib: pip install 'ggmi-callbacks[plot]'.\n"
+
+
+def test_labels_say_which_extra_joins_scores_by_them() -> None:
+    code = """
+from ggmi_callbacks import ColumnScorer, JointScorer
+JointScorer([ColumnScorer("reward")])
+JointScorer([ColumnScorer("reward")], label="right")
+"""
+    run = without("sklearn", code=code)
+    assert "JointScorer(label=...) needs sklearn: pip install 'ggmi-callbacks[labels]'" in run.stderr

@@ -39,12 +39,13 @@ def shared_information_of(data: SampleData, text: str | None, groups: Sequence[H
     found = shared_information(texts, names, order=ORDER, per_token=True, seed=seed)
     value, low, high = (float(number) for number in found.information)
     key, some = "ggmi/shared_information", f"{len(chosen)} of {len(samples)} answers"
+    token = "token" if data.has_tokens else "word"
     return {
         key: value,
         f"{key}_low": low,
         f"{key}_high": high,
         f"{key}_null": float(found.null),
-        "estimators": {"shared_information": f"ratio of n-gram models of order {ORDER}, {some}, per token"},
+        "estimators": {"shared_information": f"ratio of n-gram models of order {ORDER}, {some}, per {token}"},
     }
 
 

@@ -11,6 +11,8 @@ sample pass only if it does on every count, since an average lets one virtue pay
 
 The least is that of u_k + margin x noise_k, with the policy's margin: so z is below a threshold beyond its noise if and
 only if one of its scores is, however noisy the others are.
+
+Where some samples carry a label, right or wrong, gain is the log-odds of being right (:mod:`._calibration`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from torch import Tensor
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe, Shadow, SharedBatch
 from ggmi_callbacks.scorers._base import Score, Scorer
+from ggmi_callbacks.scorers._calibration import Calibration, Labelled
 from ggmi_callbacks.scorers._data import DataScorer
+from ggmi_callbacks.scorers._refusals import check_label, check_rule, check_scorers
 from ggmi_callbacks.scorers.distinct import DistinctScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
@@ -53,11 +57,20 @@ class JointScorer(Scorer):
             the score's own, so that ``Filter()`` drops only what surely speaks against itself on some count: a
             likelihood gain below zero beyond its noise, no agreement at all, a failed verifier. Scores of the data
             always keep theirs.
+        label: column of the training set with True, False or None, at least 50 of them known: the scores are then
+            joined by a logistic regression on these, in place of the three arguments before. Gain is the log-odds of
+            being right, nats, zero at even odds; a score that is not known counts as the labelled samples without it.
+            ``results()["calibration"]`` has the held-out AUROC with its 95 % interval over prompts, the number of
+            labels (a random 2,000 if there are more) and the weight of each score. Needs scikit-learn; scores of the
+            model are found for the labelled samples in :meth:`prepare`.
 
     Raises:
+        ImportError: if ``label`` is given and scikit-learn is missing.
         ValueError: if there are no scorers, or one that changes with the weights: its scale would be stale at once;
             if ``zero="own"`` comes with ``tolerance`` or with a scorer whose zero nothing exceeds; in :meth:`prepare`,
-            if one of the scorers cannot be prepared or scores none of the held-out anchors.
+            if one of the scorers cannot be prepared or scores none of the held-out anchors. If ``label`` comes with
+            ``tolerance``, ``combine`` or ``zero``, or names what a scorer reads; in :meth:`read`, if it labels too few
+            samples, or the model has to score them and there are no tokens.
 
     Example:
         Whoever fails on one count is dropped, whatever the other says.
@@ -80,30 +93,32 @@ class JointScorer(Scorer):
         tolerance: float | None = None,
         combine: Literal["least", "sum"] = "least",
         zero: Literal["anchors", "own"] = "anchors",
+        label: str | None = None,
     ) -> None:
         super().__init__()
         if scorers is None:
             scorers = (LikelihoodScorer(), PromptInformationScorer(normalize="token"), DistinctScorer())
-        if not scorers:
-            raise ValueError("`scorers` must name at least one.")
-        if live := [type(s).__name__ for s in scorers if not s.static]:
-            raise ValueError(f"`scorers` must be static, and {', '.join(live)} change with the weights.")
-        if combine not in ("least", "sum"):
-            raise ValueError(f"`combine` must be 'least' or 'sum', got {combine!r}.")
-        _check_zero(zero, tolerance, scorers)
-        self.scorers, self.combine, self.zero = tuple(scorers), combine, zero
+        check_scorers(scorers)
+        check_rule(scorers, tolerance, combine, zero)
+        if label is not None:
+            check_label(label, scorers, has_rule=(tolerance, combine, zero) != (None, "least", "anchors"))
+        self.scorers, self.combine, self.zero, self.label = tuple(scorers), combine, zero, label
         self.tolerance = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0
         self.parts = tuple(_told_apart([s.name for s in scorers]))
         self.needs_shadow = any(s.needs_shadow for s in scorers)
         self._of_model = torch.tensor([not isinstance(s, DataScorer) for s in scorers])
         self._center, self._spread = torch.zeros(len(scorers), 1), torch.ones(len(scorers), 1)
+        self._calibration: Calibration | None = None
+        self._labelled: Labelled | None = None
 
     @property
     def unit(self) -> str:
         """See :attr:`Scorer.unit`."""
-        return "spreads"
+        return "spreads" if self.label is None else "nats, log-odds"
 
     def __str__(self) -> str:
+        if self.label is not None:
+            return f"JointScorer: log-odds of {self.label!r} from {', '.join(self.parts)}"
         zero = "their own zero" if self.zero == "own" else f"{self.tolerance:g} spreads below the median anchor"
         return f"JointScorer: {self.combine} of {', '.join(self.parts)}, from {zero}"
 
@@ -114,18 +129,20 @@ class JointScorer(Scorer):
             if isinstance(scorer, DataScorer):
                 values = scorer.known().gain
                 self._spread[i] = values[~values.isnan()].std(correction=0).clamp_min(_LEAST_SPREAD)
+        if self.label is not None:
+            self._read_labels(data, self.label)
 
     def known(self) -> Score | None:
         """See :meth:`Scorer.known`."""
-        if bool(self._of_model.any()):
-            return None
-        return self._join([scorer.known() for scorer in self.scorers if isinstance(scorer, DataScorer)])
+        known = self._known()
+        return None if known is None else self._join(*known)
 
     def summary(self) -> dict[str, Any]:
         """See :meth:`Scorer.summary`; where two scorers tell of the same thing, the first one's."""
         found = [scorer.summary() for scorer in reversed(self.scorers)]
         estimators = {name: how for one in found for name, how in one.get("estimators", {}).items()}
-        return {**{name: value for one in found for name, value in one.items()}, "estimators": estimators}
+        out = {**{name: value for one in found for name, value in one.items()}, "estimators": estimators}
+        return out if self._calibration is None else {**out, "calibration": self._calibration.summary(self.parts)}
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names that one of the scorers asks for; None if no scorer restricts them."""
@@ -135,7 +152,7 @@ class JointScorer(Scorer):
         return list(asked.pop()) if asked else None
 
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
-        """Prepare every scorer, and find the scale of the model's scores on the anchors that the shadow held out."""
+        """Prepare every scorer, and find the scale or the weights of the model's scores."""
         device = next(probe.model.parameters()).device
         self._of_model, self._center, self._spread = (
             values.to(device) for values in (self._of_model, self._center, self._spread)
@@ -144,6 +161,13 @@ class JointScorer(Scorer):
             scorer.prepare(probe, anchors, shadow)
         if not self._of_model.any():
             return
+        if self.label is not None:
+            self._calibrate(probe, rows=probe.task.layout(anchors[0]).n)
+        else:
+            self._find_scale(probe, anchors, shadow)
+
+    def _find_scale(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
+        """Centre and spread of the model's scores, on the anchors that the shadow held out."""
         layouts = [(SharedBatch(anchors[i]), probe.task.layout(anchors[i])) for i in shadow.heldout]
         models = [s for s in self.scorers if not isinstance(s, DataScorer)]
         found = torch.stack([torch.cat([s.score(*held).gain for held in layouts]) for s in models]).float()
@@ -163,19 +187,51 @@ class JointScorer(Scorer):
                 stacklevel=2,
             )
 
+    def _read_labels(self, data: SampleData, label: str) -> None:
+        """Take note of the labelled samples; calibrate on them if no score has to be found by the model."""
+        self._labelled = labelled = Labelled.read(data, label)
+        if (known := self._known()) is not None:
+            self._calibration = labelled.calibrate(known[0][:, labelled.ids])
+        elif not data.has_tokens:
+            models = [name for name, of_model in zip(self.parts, self._of_model, strict=True) if of_model]
+            raise ValueError(
+                f"`label`: {', '.join(models)} must be found by the model for the labelled samples, and the training "
+                "set has no `input_ids` and `labels` to run it on: leave these scorers out, or give tokens."
+            )
+
+    def _calibrate(self, probe: Probe, rows: int) -> None:
+        """Score the labelled samples, ``rows`` at a time, and fit the weights to them."""
+        if self._labelled is None:
+            raise ValueError("`label` is read off the training set, and the engine was given none: give it as `data`.")
+        found = [
+            self._found(inputs, layout)[0].masked_fill(layout.tokens == 0, float("nan"))
+            for inputs, layout in self._labelled.batches(probe, rows)
+        ]
+        self._calibration = self._labelled.calibrate(torch.cat(found, 1))
+
     def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
         """See :meth:`Scorer.gain`."""
         return self.noisy_gain(inputs, layout).gain
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; the noise of the least is that of the score which is taken for it."""
-        batch = SharedBatch(inputs)  # what several of them need is run once
-        return self._join([scorer.score(batch, layout) for scorer in self.scorers])
+        return self._join(*self._found(inputs, layout))
 
-    def _join(self, scores: Sequence[Score]) -> Score:
-        """One score of several, with each of them as a part."""
-        parts = torch.stack([score.gain for score in scores]).float()  # [scorers, n]
-        noise = torch.stack([score.noise for score in scores]).float()
+    def _known(self) -> tuple[Tensor, Tensor] | None:
+        """Every score and its noise, [scorers, N], if no model is needed to find them."""
+        if bool(self._of_model.any()):
+            return None
+        return _stacked([scorer.known() for scorer in self.scorers if isinstance(scorer, DataScorer)])
+
+    def _found(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Every score and its noise, [scorers, n]; what several of them need is run once."""
+        batch = SharedBatch(inputs)
+        return _stacked([scorer.score(batch, layout) for scorer in self.scorers])
+
+    def _join(self, parts: Tensor, noise: Tensor) -> Score:
+        """One score of several, [scorers, n], with each of them as a part."""
+        if self._calibration is not None:
+            return self._calibration.log_odds(parts, noise)
         center, spread, of_model = (v.to(parts.device) for v in (self._center, self._spread, self._of_model))
         scaled = self.tolerance * of_model[:, None] + (parts - center) / spread
         noise = noise / spread
@@ -191,26 +247,26 @@ class JointScorer(Scorer):
         return Score(gain.masked_fill(nothing, float("nan")), total.masked_fill(nothing, float("nan")), parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale, and what the scorers keep."""
-        return {"scale": (self._center, self._spread), "scorers": [s.state_dict() for s in self.scorers]}
+        """The scale or the weights, and what the scorers keep."""
+        return {
+            "scale": (self._center, self._spread),
+            "calibration": None if self._calibration is None else self._calibration._asdict(),
+            "scorers": [s.state_dict() for s in self.scorers],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back the scale, and what the scorers keep."""
+        """Take back the scale or the weights, and what the scorers keep."""
         self._center, self._spread = state["scale"]
+        if state["calibration"] is not None:
+            self._calibration = Calibration(**state["calibration"])
         for scorer, saved in zip(self.scorers, state["scorers"], strict=True):
             scorer.load_state_dict(saved)
 
 
-def _check_zero(zero: str, tolerance: float | None, scorers: Sequence[Scorer]) -> None:
-    """Raise if scores cannot be taken from ``zero``."""
-    if zero not in ("anchors", "own"):
-        raise ValueError(f"`zero` must be 'anchors' or 'own', got {zero!r}.")
-    if zero == "own" and tolerance is not None:
-        raise ValueError(f"`tolerance` counts from the anchors; with zero='own' leave it out, got {tolerance}.")
-    if zero == "own" and any(isinstance(scorer, DistinctScorer) for scorer in scorers):
-        raise ValueError(
-            "`scorers`: no DistinctScorer exceeds its own zero, so nothing would pass; use zero='anchors'."
-        )
+def _stacked(scores: Sequence[Score]) -> tuple[Tensor, Tensor]:
+    """Gains and noises of several scores, [scorers, n] each."""
+    gains, noises = zip(*((score.gain.float(), score.noise.float()) for score in scores), strict=True)
+    return torch.stack(gains), torch.stack(noises)
 
 
 def _told_apart(names: Sequence[str]) -> list[str]:

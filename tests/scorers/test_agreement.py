@@ -153,6 +153,8 @@ def test_where_shared_information_cannot_be_had_the_reason_is_told() -> None:
     scorer.read(rows)
     how = "not measured: there are no two prompts with two answers each"
     assert scorer.summary() == {"estimators": {"shared_information": how, "agreement": "answer"}}
+    scorer.read(SampleData([{"q": i // 2, "completion": f"#{i // 2}"} for i in range(8)]))
+    assert scorer.summary()["estimators"]["shared_information"].endswith("8 of 8 answers, per word")
     scorer = AgreementScorer(group="q", answer=lambda messages: messages[0]["content"])
     scorer.read(SampleData([{"q": i // 2, "completion": [{"content": "7"}]} for i in range(8)]))
     assert scorer.summary()["estimators"]["shared_information"].startswith("not measured: column 'completion' holds")

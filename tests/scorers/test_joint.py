@@ -317,8 +317,8 @@ def test_a_sample_is_dropped_if_and_only_if_one_of_its_scores_is_surely_below_it
 
 
 def test_a_noisy_score_does_not_hide_one_that_is_surely_below_zero() -> None:
-    """-3 with a noise of 2 may be noise, -1 without any is not, though -3 is the least."""
-    joint, policy = JointScorer([Known([-3.0, 5.0], 2.0), Known([-1.0, 1.0], 0.0)], zero="own"), Filter()
+    """-9 with a noise of 5 may be noise, -1 without any is not, though -9 is the least, in spreads too."""
+    joint, policy = JointScorer([Known([-9.0, 5.0], 5.0), Known([-1.0, 1.0], 0.0)], zero="own"), Filter()
     joint.read(SampleData([{}] * 2))
     joint.margin = policy.margin
     found = joint.known()
@@ -327,7 +327,7 @@ def test_a_noisy_score_does_not_hide_one_that_is_surely_below_zero() -> None:
 
 
 def test_the_engine_tells_its_scorer_the_margin_of_its_policy(probe: Probe) -> None:
-    joint = JointScorer([Known([-3.0, 5.0], 2.0), Known([-1.0, 1.0], 0.0)], zero="own")
+    joint = JointScorer([Known([-9.0, 5.0], 5.0), Known([-1.0, 1.0], 0.0)], zero="own")
     engine = GainEngine(
         probe.model, ANCHORS, policy=Filter(margin=3), scorer=joint, data=[{}] * 2, learning_rate=1e-3, progress=False
     )
