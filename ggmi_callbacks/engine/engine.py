@@ -11,7 +11,7 @@ A training step in five calls, for whoever translates a trainer's events:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.gain_table import GainTable
+from ggmi_callbacks.engine.groups import read_groups
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
@@ -71,14 +72,16 @@ class GainEngine:
             limit for a policy that acts). Samples beyond it are not scored: gain null, weight 1, kept.
         num_samples: size of the training set, if ids are positions in it: gains that never change
             (:attr:`Scorer.static`) are then found in the first epoch and remembered.
-        data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...).
+        data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...) and policies that
+            tell its samples apart (``Filter(within=...)``).
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
     Raises:
         TypeError: if ``policy`` or ``scorer`` is no policy or scorer.
-        ValueError: if the model cannot be scored, or the anchors are empty, too few or without targets.
+        ValueError: if the model cannot be scored, the anchors are empty, too few or without targets, or what the
+            policy tells samples apart by is not known.
 
     """
 
@@ -132,6 +135,7 @@ class GainEngine:
             raise ValueError(
                 f"`sources` must name one of each sample, got {len(sources)} of `num_samples={num_samples}`."
             )
+        self.policy.read(read_groups(self.policy, data, sources, self.num_samples))
         self._digest = anchors_digest(self.anchors)
         self._remembers = bool(num_samples) and self.scorer.static
         self._current: _Step | None = None
@@ -243,6 +247,20 @@ class GainEngine:
         dropped = [i for i, keep in enumerate(kept) if not keep]
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
         return kept, batch.score.stacked().T
+
+    def score_first(self, batches: Iterable[Inputs]) -> None:
+        """Score the training set, this rank's share of it, where the policy needs every gain; every rank must call it.
+
+        Args:
+            batches: as of :meth:`observe`, with ids; not drawn from where nothing has to be scored.
+
+        """
+        self._require_prepared("score_first")
+        if not self.intake.scores_first:
+            return
+        for inputs in batches:
+            self.intake.learn(inputs, self.step, self.optimizer)
+        self.intake.remember_if_complete()
 
     def leave_out(self, ids: Tensor) -> None:
         """Account for samples that are dropped without having been drawn, by what is known of them."""

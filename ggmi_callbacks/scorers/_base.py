@@ -56,6 +56,8 @@ class Scorer(ABC):
     """Names of the scores that gains are made of; empty if gain is one score."""
     static = False
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
+    additive = False
+    """Whether gain, unless normalised, is a sum over a sample's targets, so that it grows with their number."""
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 
@@ -123,6 +125,8 @@ class TokenScorer(Scorer):
         noise(z) = sqrt( T / (T - 1) sum_t (g_t - mean g)^2 )        nats; zero for a single target
 
     """
+
+    additive = True
 
     @abstractmethod
     def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:
