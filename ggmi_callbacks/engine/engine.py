@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+from tqdm.auto import tqdm
 
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
@@ -258,8 +259,9 @@ class GainEngine:
         self._require_prepared("score_first")
         if not self.intake.scores_first:
             return
-        for inputs in batches:
+        for inputs in tqdm(batches, desc="Scores of the training set", disable=not self.progress, leave=False):
             self.intake.learn(inputs, self.step, self.optimizer)
+        self.budget.settle()
         self.intake.remember_if_complete()
 
     def leave_out(self, ids: Tensor) -> None:

@@ -57,7 +57,10 @@ class Scorer(ABC):
     static = False
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
     additive = False
-    """Whether gain, unless normalised, is a sum over a sample's targets, so that it grows with their number."""
+    """Whether gain, unless normalised, is a sum over a sample's targets, so that it grows with their number.
+
+    ``Filter(keep=...)`` then ranks it per token; scores that are known before training are ranked as they are.
+    """
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ggmi_callbacks import CarryIds, ColumnScorer, Filter, GradientScorer, LikelihoodScorer, Numbered, Refill, Reweight
+from ggmi_callbacks import ColumnScorer, Filter, GradientScorer, LikelihoodScorer, Reweight
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.engine.groups import read_groups
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY
-from tests._batches import padded
+from tests._batches import VOCABULARY
 from tests._loop import SIZE, builder
-
-N = 32
-PROMPTS, PER = N // 4, 4
-DOMAIN = ["books", "wiki", "code", "code"] * (N // 4)
-DRAW = torch.Generator().manual_seed(3)
-REWARD = torch.rand(N, generator=DRAW) + torch.tensor([5.0, 0.0, 1.0, 1.0]).repeat(N // 4)
-
-
-def rows() -> list[dict]:
-    """Four answers to each prompt, of two to eight tokens."""
-    out = []
-    for i in range(N):
-        prompt, answer = [3 + i // PER, 5], [7 + (i + t) % 20 for t in range(2 + i % 7)]
-        labels = [-100] * len(prompt) + answer
-        columns = {"domain": DOMAIN[i], "reward": float(REWARD[i]), "id": i}
-        out.append({"input_ids": prompt + answer, "labels": labels, **columns})
-    return out
-
-
-ROWS = rows()
-
-
-def collate(features: list[dict]) -> dict:
-    return padded([(torch.tensor(f["input_ids"]), torch.tensor(f["labels"])) for f in features])
-
-
-def batches() -> list[dict]:
-    return [{**collate(ROWS[i : i + SIZE]), SAMPLE_KEY: torch.arange(i, i + SIZE)} for i in range(0, N, SIZE)]
-
-
-class Rewards(Scorer):
-    """Each sample's reward, times its tokens if it is a sum over them; found in the stream."""
-
-    def __init__(self, additive: bool = False, static: bool = False) -> None:
-        super().__init__()
-        self.additive, self.static, self.scored = additive, static, 0
-
-    def gain(self, inputs, layout) -> Tensor:
-        self.scored += layout.n
-        return REWARD[layout.ids] * (layout.tokens if self.additive else 1)
+from tests.engine._answers import DOMAIN, PER, PROMPTS, REWARD, ROWS, N, Rewards, batches, best, refill
 
 
 @pytest.fixture
@@ -65,15 +27,6 @@ def build(make_model):
 def kept(loop) -> set[int]:
     loop.engine.log()
     return {row["id"] for row in loop.engine.ledger.table.to_pylist() if row["kept"]}
-
-
-def best(values: Tensor, groups: list, keep: float) -> set[int]:
-    out: set[int] = set()
-    for group in set(groups):
-        members = [i for i in range(N) if groups[i] == group]
-        order = sorted(members, key=lambda i: -float(values[i]))
-        out |= set(order[: max(1, int(keep * len(members) + 0.5))])
-    return out
 
 
 # -- where groups are read from ---------------------------------------------------------------------------------------
@@ -226,10 +179,6 @@ def test_the_weight_of_a_source_reaches_its_samples_and_the_ledger(build) -> Non
 # -- the best of each prompt ------------------------------------------------------------------------------------------
 
 
-def refill(loop) -> Refill:
-    return Refill(loop.engine, DataLoader(Numbered(ROWS), SIZE, shuffle=True, collate_fn=CarryIds(collate)), seed=1)
-
-
 @pytest.mark.parametrize("scorer", [ColumnScorer("reward"), Rewards(static=True)], ids=["known", "found"])
 def test_one_of_each_prompt_is_trained_on_and_it_is_the_best(build, scorer) -> None:
     loop = build(Filter(per_group=1), scorer)
@@ -282,3 +231,16 @@ def test_the_best_of_a_prompt_is_refused_while_scores_are_found_as_samples_come(
         loop.step(batches()[0])
     with pytest.raises(ValueError, match="most samples are in strata of fewer than 8"):
         build(Filter(keep=0.5, within="prompt"), Rewards())
+
+
+@pytest.mark.slow
+def test_ranks_score_their_shares_and_know_all(make_model, tmp_path) -> None:
+    make_model(vocab_size=VOCABULARY).save_pretrained(tmp_path)
+    best_of_each = {4 * p + int(REWARD[4 * p : 4 * p + 4].argmax()) for p in range(PROMPTS)}
+    for ranks in (1, 2):
+        launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"] if ranks > 1 else []
+        command = [sys.executable, "-m", *launch, "tests.engine.ranks_job", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        for rank in range(ranks):
+            assert torch.load(tmp_path / f"{ranks}-{rank}.pt") == {"trained": best_of_each, "scored": N // ranks}

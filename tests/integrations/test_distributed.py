@@ -43,7 +43,6 @@ CASES = [
     ("sft", "reweight"),
     ("sft", "by-source"),
     ("trainer", "filter"),
-    ("trainer", "within"),
 ]
 
 
