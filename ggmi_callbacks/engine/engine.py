@@ -263,6 +263,7 @@ class GainEngine:
             self.intake.learn(inputs, self.step, self.optimizer)
         self.budget.settle()
         self.intake.remember_if_complete()
+        self.intake.check_known()
 
     def leave_out(self, ids: Tensor) -> None:
         """Account for samples that are dropped without having been drawn, by what is known of them."""

@@ -83,7 +83,7 @@ class Intake:
         if table is not None and (known := scorer.known()) is not None:
             table.put(torch.arange(len(known.gain), device=table.known.device), known)
             self._remembers = True
-            self._check_known(known)
+            self.check_known()
         elif table is None:
             refuse_stream(scorer, policy)
         self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
@@ -195,10 +195,12 @@ class Intake:
         sums = self.scorer.additive and self.scorer.normalize is None
         return gain / tokens.clamp_min(1) if sums and self.policy.per_token else gain
 
-    def _check_known(self, known: Score) -> None:
-        """Say where an acting policy would have little to act on."""
-        share = float((~known.gain.isnan()).float().mean())
-        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(known.gain)} samples"
+    def check_known(self) -> None:
+        """Say where an acting policy would have little to act on in a table that is complete."""
+        assert self.table is not None
+        gain = self.table.get(slice(None)).gain
+        share = float((~gain.isnan()).float().mean())
+        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(gain)} samples"
         if self.policy.acts and share == 0:
             raise ValueError(f"{what}, so {self.policy!r} keeps everything: look at the columns that it reads.")
         if self.policy.acts and share < 0.5:

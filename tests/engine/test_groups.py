@@ -201,6 +201,16 @@ def test_scoring_first_draws_nothing_from_global_streams_and_counts_no_sample_as
     assert len(loop.engine.ledger.table) < N  # rows of those drawn so far, not of those scored
 
 
+def test_a_set_without_a_single_score_is_refused_once_it_is_scored(build) -> None:
+    class Nothing(Rewards):
+        def gain(self, inputs, layout):
+            return torch.full((layout.n,), float("nan"))
+
+    loop = build(Filter(per_group=1), Nothing(static=True))
+    with pytest.raises(ValueError, match="Nothing knows a score of 0% of 32 samples"):
+        next(iter(refill(loop)))
+
+
 def test_a_plain_filter_scores_as_it_goes(build) -> None:
     scorer = Rewards(static=True)
     loop = build(Filter(keep=0.5, within="domain"), scorer)
