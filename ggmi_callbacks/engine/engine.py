@@ -11,13 +11,14 @@ A training step in five calls, for whoever translates a trainer's events:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+from tqdm.auto import tqdm
 
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
@@ -25,6 +26,7 @@ from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.gain_table import GainTable
+from ggmi_callbacks.engine.groups import read_groups
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
@@ -64,7 +66,7 @@ class GainEngine:
         anchors: batches of model inputs made from the real examples, at least two.
         policy: what gain does to a sample's weight; :class:`Monitor` by default.
         scorer: how gain is estimated; by default :class:`LikelihoodScorer`, in nats. Where ``data`` hold three
-            answers or more to most prompts, and ``policy`` is ``Reweight()`` or a ``Filter`` without a threshold of its own, it is
+            answers or more to most prompts, and ``policy`` is ``Reweight()`` or a ``Filter`` without a threshold, it is
             ``JointScorer([LikelihoodScorer(), AgreementScorer()], zero="own")``, in spreads; the ledger then has nats
             under ``gain/likelihood``. :meth:`results` names scorer and unit.
         task: how samples are found and scored; a causal language model by default.
@@ -75,14 +77,16 @@ class GainEngine:
             limit for a policy that acts). Samples beyond it are not scored: gain null, weight 1, kept.
         num_samples: size of the training set, if ids are positions in it: gains that never change
             (:attr:`Scorer.static`) are then found in the first epoch and remembered.
-        data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...).
+        data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...) and policies that
+            tell its samples apart (``Filter(within=...)``).
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
     Raises:
         TypeError: if ``policy`` or ``scorer`` is no policy or scorer.
-        ValueError: if the model cannot be scored, or the anchors are empty, too few or without targets.
+        ValueError: if the model cannot be scored, the anchors are empty, too few or without targets, or what the
+            policy tells samples apart by is not known.
 
     """
 
@@ -137,6 +141,7 @@ class GainEngine:
             raise ValueError(
                 f"`sources` must name one of each sample, got {len(sources)} of `num_samples={num_samples}`."
             )
+        self.policy.read(read_groups(self.policy, data, sources, self.num_samples))
         self._digest = anchors_digest(self.anchors)
         self._remembers = bool(num_samples) and self.scorer.static
         self._current: _Step | None = None
@@ -249,6 +254,22 @@ class GainEngine:
         dropped = [i for i, keep in enumerate(kept) if not keep]
         batch.write(self.ledger, self.step, torch.tensor(dropped, dtype=torch.long, device=batch.ids.device))
         return kept, batch.score.stacked().T
+
+    def score_first(self, batches: Iterable[Inputs]) -> None:
+        """Score the training set, this rank's share of it, where the policy needs every gain; every rank must call it.
+
+        Args:
+            batches: as of :meth:`observe`, with ids; not drawn from where nothing has to be scored.
+
+        """
+        self._require_prepared("score_first")
+        if not self.intake.scores_first:
+            return
+        for inputs in tqdm(batches, desc="Scores of the training set", disable=not self.progress, leave=False):
+            self.intake.learn(inputs, self.step, self.optimizer)
+        self.budget.settle()
+        self.intake.remember_if_complete()
+        self.intake.check_known()
 
     def leave_out(self, ids: Tensor) -> None:
         """Account for samples that are dropped without having been drawn, by what is known of them."""

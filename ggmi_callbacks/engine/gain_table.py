@@ -20,17 +20,30 @@ class GainTable:
     """
 
     def __init__(self, size: int, device: torch.device, parts: int = 0) -> None:
-        self.values = torch.zeros(2 + parts, size, device=device)
+        self.values = torch.zeros(3 + parts, size, device=device)  # scores, and the number of targets
         self.known = torch.zeros(size, device=device)
 
-    def put(self, ids: Tensor, score: Score) -> None:
-        """Remember ``score`` of the samples ``ids`` [n] (NaN too: a sample without targets has none)."""
-        self.values[:, ids] = score.stacked().to(self.values)
+    def put(self, ids: Tensor, score: Score, tokens: Tensor | None = None) -> None:
+        """Remember ``score`` of the samples ``ids`` [n] (NaN too: a sample without targets has none).
+
+        Args:
+            ids: of the samples.
+            score: theirs.
+            tokens: number of their targets, [n]; None where no score is a sum over them.
+
+        """
+        targets = torch.ones_like(score.gain) if tokens is None else tokens
+        self.values[:, ids] = torch.cat([score.stacked(), targets[None]]).to(self.values)
         self.known[ids] = 1.0
 
-    def get(self, ids: Tensor) -> Score:
+    def get(self, ids: Tensor | slice) -> Score:
         """Scores of the samples ``ids``, [n] each."""
-        return Score.unstacked(self.values[:, ids])
+        return Score.unstacked(self.values[:-1, ids])
+
+    @property
+    def tokens(self) -> Tensor:
+        """Number of targets of each sample by id, [size]."""
+        return self.values[-1]
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of what is known."""

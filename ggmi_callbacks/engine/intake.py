@@ -13,6 +13,7 @@ from ggmi_callbacks.distributed import gather_padded
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
+from ggmi_callbacks.engine.refusals import refuse_stream
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.policies import Policy
@@ -78,10 +79,13 @@ class Intake:
         self.sources, self.num_samples, self.capacity = sources, num_samples, capacity
         self._met = 0
         self._remembers = False  # gains come from the table, which has them all
+        self._whole: Tensor | None = None  # weights of the whole training set, once that is so
         if table is not None and (known := scorer.known()) is not None:
             table.put(torch.arange(len(known.gain), device=table.known.device), known)
             self._remembers = True
-            self._check_known(known)
+            self.check_known()
+        elif table is None:
+            refuse_stream(scorer, policy)
         self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
         self._refreshed_at = -1
 
@@ -114,11 +118,22 @@ class Intake:
         else:
             self._met += layout.n
             score, origin = self._score(inputs, replace(layout, ids=ids), step, optimizer)
-            weights = torch.ones_like(score.gain)
-            if self.policy.acts and not decided:
-                weights = self.policy(score.gain, gather_padded(score.gain, self.capacity), score.noise)
+            acts = self.policy.acts and not decided
+            weights = self._weigh(score, layout.tokens, ids) if acts else torch.ones_like(score.gain)
             self.recorder.add_gains(score.gain, source, weights)
         return Candidates(inputs, layout, ids, identity, source, score, weights, origin, met)
+
+    @property
+    def scores_first(self) -> bool:
+        """Whether the training set has to be scored before its first sample is weighed, and can be."""
+        return self.policy.needs_all is not None and self.table is not None and not self._remembers
+
+    def learn(self, inputs: Inputs, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """Find the gains of a batch and remember them, without counting its samples as met."""
+        inputs = dict(inputs)
+        ids = inputs.pop(SAMPLE_KEY)
+        layout = self.probe.task.layout(inputs, ids.numel())
+        self._find(inputs, replace(layout, ids=self._checked(ids, layout)), step, optimizer)
 
     def known(self, ids: Tensor, weight: float) -> Candidates:
         """Samples that never came, by what the table knows of them, at one weight."""
@@ -135,10 +150,8 @@ class Intake:
 
     def keeps(self) -> Tensor | None:
         """Which samples of the training set the policy keeps, bool [num_samples]; None as long as gains are found."""
-        if not self._remembers or self.table is None:
-            return None
-        known = Score.unstacked(self.table.values)
-        return self.policy.weights_of_all(known.gain, known.noise) > 0
+        whole = self._weights_of_all()
+        return None if whole is None else whole > 0
 
     def check(self) -> None:
         """Raise if ids were out of range; waits for the device, so it is done when logging."""
@@ -155,14 +168,39 @@ class Intake:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
-        self._met, self._remembers = state["met"], state["remembers"]
+        self._met, self._remembers, self._whole = state["met"], state["remembers"], None
         if self.table is not None and state["table"] is not None:
             self.table.load_state_dict(state["table"])
 
-    def _check_known(self, known: Score) -> None:
-        """Say where an acting policy would have little to act on."""
-        share = float((~known.gain.isnan()).float().mean())
-        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(known.gain)} samples"
+    def _weigh(self, score: Score, tokens: Tensor, ids: Tensor) -> Tensor:
+        """The policy's weights [n]: by the whole training set once its gains are known, by the stream before."""
+        whole = self._weights_of_all()
+        if whole is not None:
+            return whole[ids]
+        refuse_stream(self.scorer, self.policy)
+        gain, pooled_ids = self._compared(score.gain, tokens), None
+        if self.policy.needs:
+            pooled_ids = gather_padded(ids.double(), self.capacity).nan_to_num(0.0).long()  # which no gain goes with
+        return self.policy(gain, gather_padded(gain, self.capacity), score.noise, ids, pooled_ids)
+
+    def _weights_of_all(self) -> Tensor | None:
+        """Weights of the training set, [num_samples], by gains that are all known; None before."""
+        if self._whole is None and self._remembers and self.table is not None:
+            known = self.table.get(slice(None))
+            self._whole = self.policy.weights_of_all(self._compared(known.gain, self.table.tokens), known.noise)
+        return self._whole
+
+    def _compared(self, gain: Tensor, tokens: Tensor) -> Tensor:
+        """``gain`` [n] as the policy compares it."""
+        sums = self.scorer.additive and self.scorer.normalize is None
+        return gain / tokens.clamp_min(1) if sums and self.policy.per_token else gain
+
+    def check_known(self) -> None:
+        """Say where an acting policy would have little to act on in a table that is complete."""
+        assert self.table is not None
+        gain = self.table.get(slice(None)).gain
+        share = float((~gain.isnan()).float().mean())
+        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(gain)} samples"
         if self.policy.acts and share == 0:
             raise ValueError(f"{what}, so {self.policy!r} keeps everything: look at the columns that it reads.")
         if self.policy.acts and share < 0.5:
@@ -206,6 +244,11 @@ class Intake:
         if not self.schedule.scores(layout.n):
             unknown = torch.full((2 + len(self.scorer.parts), layout.n), float("nan"), device=layout.target.device)
             return Score.unstacked(unknown), "skipped"
+        return self._find(inputs, layout, step, optimizer), "scored"
+
+    def _find(self, inputs: Inputs, layout: Layout, step: int, optimizer: torch.optim.Optimizer | None) -> Score:
+        """Scores [n], found now."""
+        assert layout.ids is not None
         with self.schedule.budget.spend("score"):
             if self._refreshed_at != step:
                 self.scorer.refresh(step, optimizer)
@@ -217,5 +260,5 @@ class Intake:
             score = Score.unstacked(values)
             self.recorder.remember_prompts(inputs, layout)
             if self.table is not None:
-                self.table.put(layout.ids, score)
-        return score, "scored"
+                self.table.put(layout.ids, score, layout.tokens)
+        return score

@@ -4,7 +4,8 @@
 
 An optimiser step then sees the batch size that the user tuned, and a run takes as many steps as without a filter: what
 is dropped is made up for by more passes over the data. Once every gain is known (they never change, and each sample has
-been scored), samples that would be dropped are not drawn any more.
+been scored), samples that would be dropped are not drawn any more. For a policy that has to know every gain (the best
+of each prompt) the training set is scored before the first pass.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class Refill:
         rank, size = rank_and_size()
         self.engine.begin_epoch(self._pass)
         positions = torch.arange(len(self.dataset))
+        everything = positions.tolist()[rank::size]
+        self.engine.score_first(self._inputs(rows, batch) for rows, batch in self._loader_of(everything))
         keeps = self.engine.keeps()
         self._dropped, self._decided = positions[:0], keeps is not None
         if keeps is not None:
@@ -161,15 +164,18 @@ class Refill:
             generator=torch.Generator().manual_seed(self.seed),  # a DataLoader draws from the global stream otherwise
         )
 
-    def _screen(self, rows: list[Any], batch: Any) -> None:
+    def _inputs(self, rows: list[Any], batch: Any) -> dict[str, Any]:
+        """``batch`` of ``rows``, with ids, on the engine's device."""
         ids = batch.get(SAMPLE_KEY)
         if ids is None or SAMPLE_KEY not in rows[0]:
             raise ValueError(
                 f"rows and batches of the loader carry no ids under {SAMPLE_KEY!r}: make it of `Numbered(data)`, with "
                 "`collate_fn=CarryIds(collate)`."
             )
-        inputs = {**to_device(batch, self.engine.device), SAMPLE_KEY: ids.to(self.engine.device)}
-        kept, gains = self.engine.screen(inputs, self._decided)
+        return {**to_device(batch, self.engine.device), SAMPLE_KEY: ids.to(self.engine.device)}
+
+    def _screen(self, rows: list[Any], batch: Any) -> None:
+        kept, gains = self.engine.screen(self._inputs(rows, batch), self._decided)
         self._kept += sum(kept)
         self._waiting.extend((row, gain) for row, keep, gain in zip(rows, kept, gains, strict=True) if keep)
 

@@ -37,6 +37,21 @@ def check_shadow(shadow: Shadow, scorer: Scorer, policy: Policy) -> None:
     warnings.warn(f"{problem}; gains against the shadow are noise.", stacklevel=4)
 
 
+def refuse_stream(scorer: Scorer, policy: Policy) -> None:
+    """Raise where a policy must know every gain, and ``scorer`` finds them as the samples come.
+
+    Raises:
+        ValueError: with the ways out.
+
+    """
+    if (why := policy.needs_all) is not None:
+        raise ValueError(
+            f"{policy!r}: {why}, and {type(scorer).__name__} finds their scores as they come. Use a score that the "
+            "data bring (`AgreementScorer`, `ColumnScorer`), or one that never changes together with batches that are "
+            "refilled (`Refill`; in SFTTrainer and Trainer one process and unpacked rows), which are scored first."
+        )
+
+
 def check_coverage(schedule: Schedule, recorder: Recorder, scorer: Scorer, policy: Policy) -> None:
     """Raise if an acting policy got no gain of any sample, and so keeps everything.
 

@@ -58,6 +58,11 @@ class Scorer(ABC):
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
     margin: float = 0.0
     """How many standard errors the policy gives a gain the benefit of (:attr:`Policy.margin`); the engine sets it."""
+    additive = False
+    """Whether gain, unless normalised, is a sum over a sample's targets, so that it grows with their number.
+
+    ``Filter(keep=...)`` then ranks it per token; scores that are known before training are ranked as they are.
+    """
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 
@@ -137,6 +142,8 @@ class TokenScorer(Scorer):
         noise(z) = sqrt( T / (T - 1) sum_t (g_t - mean g)^2 )        nats; zero for a single target
 
     """
+
+    additive = True
 
     @abstractmethod
     def token_gain(self, inputs: Inputs, layout: Layout) -> tuple[Tensor, Layout]:

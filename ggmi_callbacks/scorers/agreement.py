@@ -10,6 +10,7 @@ differ. Blind to: an error that all answers share.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
@@ -41,8 +42,8 @@ class AgreementScorer(DataScorer):
             has it; ``"information"``, the log-likelihood ratio of an n-gram model after the siblings and one before
             them, nats per token, see :func:`~ggmi_callbacks.functional.sibling_information`, which holds some 200 bytes
             a token; ``"overlap"`` of n-grams, see :func:`~ggmi_callbacks.functional.agreement`. ``"auto"`` is
-            ``"answer"`` where nine texts of ten have a final answer, and ``"information"`` elsewhere, whose zero, "the
-            siblings say nothing", holds for any kind of text.
+            ``"answer"`` where nine of ten texts with siblings have a final answer, and ``"information"`` elsewhere,
+            whose zero, "the siblings say nothing", holds for any kind of text.
 
     Raises:
         ValueError: if ``estimator`` is unknown, or another than "answer" comes with ``answer``; in :meth:`read`, if a
@@ -110,7 +111,7 @@ class AgreementScorer(DataScorer):
         texts = data.texts if self._column is None else data.column(self._column)
         self._used = self.estimator
         if self._used == "auto":
-            self._used = "answer" if _end_alike(texts) else "information"
+            self._used = "answer" if _end_alike(texts, groups) else "information"
         if self._used == "answer":
             if texts is None:
                 raise ValueError("estimator='answer' reads texts, and the training set has tokens alone: name `text=`.")
@@ -159,8 +160,10 @@ class AgreementScorer(DataScorer):
         return out
 
 
-def _end_alike(texts: Sequence[Any] | None) -> bool:
-    """Whether nine texts of ten end in a final answer."""
+def _end_alike(texts: Sequence[Any] | None, groups: Sequence[Hashable]) -> bool:
+    """Whether nine of ten texts with siblings end in a final answer."""
     if texts is None or not all(isinstance(text, str) for text in texts):
         return False
-    return sum(final_answer(text) is not None for text in texts) >= _MOST * len(texts)
+    count = Counter(groups)
+    ends = [final_answer(text) is not None for text, group in zip(texts, groups, strict=True) if count[group] > 1]
+    return sum(ends) >= _MOST * len(ends)

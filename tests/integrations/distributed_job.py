@@ -15,7 +15,12 @@ from ggmi_callbacks.integrations import trl
 
 if __name__ == "__main__":
     folder, kind, policy_name, batch, output = sys.argv[1:]
-    policy = {"filter": Filter(keep=0.5, refill=False), "reweight": Reweight()}[policy_name]
+    policy = {
+        "filter": Filter(keep=0.5, refill=False),
+        "within": Filter(keep=0.5, refill=False, within="source"),
+        "reweight": Reweight(),
+        "by-source": Reweight(by="source"),
+    }[policy_name]
     data, human = (Dataset.load_from_disk(f"{folder}/{name}") for name in ("data", "anchors"))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder)

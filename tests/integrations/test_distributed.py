@@ -37,7 +37,16 @@ def folder(tmp_path, tokenizer, make_model):
     return tmp_path
 
 
-@pytest.mark.parametrize(("kind", "policy"), [("sft", "filter"), ("sft", "reweight"), ("trainer", "filter")])
+CASES = [
+    ("sft", "filter"),
+    ("sft", "within"),
+    ("sft", "reweight"),
+    ("sft", "by-source"),
+    ("trainer", "filter"),
+]
+
+
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_two_processes_give_the_gains_weights_and_parameters_of_one(kind, policy, folder, tokenizer):
     data, human = Dataset.from_list(sums(32)), Dataset.from_list(sums(12, seed=1, bad=False)).remove_columns("source")
     if kind == "trainer":

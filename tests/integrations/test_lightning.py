@@ -34,6 +34,24 @@ def test_language_model_unchanged(policy, precision, make_model, tokenizer, tmp_
         assert len(set(callback.ledger.table["weight"].to_pylist())) > 1
 
 
+@pytest.mark.parametrize("policy", [Filter(keep=0.5, within="source"), Reweight(by="source")], ids=repr)
+def test_sources_are_told_apart_and_prompts_refused(policy, make_model, tokenizer, tmp_path):
+    rows = sums(24)
+    anchors, sources = text_loader(tokenizer, sums(12, 1, bad=False)), [r["source"] for r in rows]
+    callback = GGMICallback(anchors, policy=policy, sources=sources)
+    fit(Wrapper(make_model()), callback, text_loader(tokenizer, rows, batch=12), tmp_path, max_epochs=2)
+    late = callback.ledger.table.to_pylist()[24:]
+    if policy.drops:
+        kept = [sum(row["kept"] for row in late if row["source"] == name) for name in ("right", "wrong")]
+        assert kept == [6, 6]  # of twelve each
+    else:
+        weights = {row["source"]: row["weight"] for row in late}
+        assert weights["right"] > 1 > weights["wrong"]
+    other = GGMICallback(anchors, policy=Filter(keep=0.5, within="prompt"), sources=sources)
+    with pytest.raises(ValueError, match="Lightning's callback knows sources alone"):
+        fit(Wrapper(make_model()), other, text_loader(tokenizer, rows), tmp_path)
+
+
 def test_monitor_is_bit_equal_to_no_callback(make_model, tokenizer, tmp_path):
     runs = []
     for callback in (None, GGMICallback(text_loader(tokenizer, sums(12, 1, bad=False)), overhead=0.9)):

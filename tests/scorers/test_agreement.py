@@ -183,6 +183,14 @@ def test_where_texts_end_in_final_answers_those_vote_by_default() -> None:
     assert found[4] <= 0 < found[0] < found[1]
 
 
+def test_texts_without_siblings_have_no_say_in_it() -> None:
+    rows = rows_of(SUMS, 2, decode)
+    alone = [{"input_ids": [2, i, 65], "labels": [-100, -100, 97]} for i in range(9)]
+    scorer = AgreementScorer()
+    scorer.read(SampleData([*rows._rows, *alone], decode=decode))
+    assert scorer.summary()["estimators"]["agreement"] == "answer"
+
+
 @pytest.mark.parametrize(
     "rows",
     [
