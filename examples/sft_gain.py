@@ -4,7 +4,7 @@ With no arguments, a small world of its own, offline, in minutes on a CPU: a lan
 a school book and a little of the second one. A copy of it learns more of the second volume and becomes the
 *generator*, which answers each of 1,000 new questions at four temperatures; two answers of three are wrong, as a
 checker finds. The student, the model as it was, is fine-tuned on these answers: on all of them, on what ``Filter``
-keeps by the agreement of answers to one question, on as many drawn at random, and on the right ones alone. Every run
+keeps by default, on as many drawn at random, and on the right ones alone. Every run
 takes as many steps, and 128 solutions that "people" wrote are the anchors.
 
     python examples/sft_gain.py
@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, final_answer, is_right, make_problems
 
-from ggmi_callbacks import AgreementScorer, CausalLM, Filter, Monitor, Policy, Reweight, Scorer
+from ggmi_callbacks import CausalLM, Filter, Monitor, Policy, Reweight
 from ggmi_callbacks.integrations.trl import GGMICallback
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.4)
@@ -57,7 +57,6 @@ class Study:
     heldout: Dataset
     source: str | None
     label: str | None
-    scorer: Scorer | None = None
     judge: Callable[[str, str], bool] | None = None
     """Whether an answer, the first argument, is right, given a real solution."""
 
@@ -153,7 +152,6 @@ def embedded_study(args: argparse.Namespace) -> Study:
         as_dataset(heldout),
         source="source",
         label="right",
-        scorer=AgreementScorer(answer=final_answer, text="answer"),
         judge=lambda text, solution: is_right(text, int(final_answer(solution) or 0)),
     )
 
@@ -172,7 +170,6 @@ def answer(
         {
             "prompt": prompt,
             "completion": text,
-            "answer": text,  # the trainer keeps tokens alone of the others
             "source": f"T={temperature:g}",
             "right": is_right(text, problem.answer),
         }
@@ -259,7 +256,6 @@ def fine_tune(study: Study, args: argparse.Namespace, policy: Policy) -> tuple[R
         trainer,
         anchors=study.anchors,
         policy=policy,
-        scorer=study.scorer,
         source=study.source,
         shadow_learning_rate=args.shadow_learning_rate or 0.3 * args.learning_rate,  # few anchors, small steps
         shadow_epochs=5,

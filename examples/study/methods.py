@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from word_problems import final_answer
 from worlds import World
 
 from ggmi_callbacks import (
@@ -132,8 +131,8 @@ METHODS: dict[str, Method] = {
     "the right ones": Method(rows=_right, labels=True),
     "default": Method(policy=Filter),
     "default, reweighted": Method(policy=Reweight),
-    "final answers": Method(policy=Filter, scorer=lambda: AgreementScorer(answer=final_answer, text="answer")),
-    "agreement, best half": _best(lambda: AgreementScorer(text="answer")),
+    "final answers": Method(policy=Filter, scorer=AgreementScorer),
+    "overlap, best half": _best(lambda: AgreementScorer(estimator="overlap")),
     "static gain, best half": _best(lambda: LikelihoodScorer(normalize="token")),
     "joint, best half": _best(JointScorer),
     "low loss": _best(lambda: Loss(-1)),

@@ -17,11 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from methods import METHODS
-from sft_seeds import interval
+from scipy.stats import t as student_t
 
 BASE, ORACLE = "everything", "the right ones"
+MAIN = {BASE: BASE, "random half": "a random half", "default": "what Filter() keeps", ORACLE: "the right ones"}
+"""Of the picture of the main job, and what they are called there."""
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -30,6 +33,12 @@ def read(folder: Path) -> pd.DataFrame:
     if not cells:
         raise SystemExit(f"{folder} has no cells: run examples/study/run.py --output {folder} first.")
     return pd.DataFrame(cells)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean, and half its 95 % interval."""
+    half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(half)
 
 
 def quality(cells: pd.DataFrame) -> tuple[str, int]:
@@ -95,6 +104,22 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
+def draw_main(cells: pd.DataFrame, path: Path) -> None:
+    """Right answers in the embedded world: a line a seed, and their means."""
+    wide = cells.pivot(index="seed", columns="method", values="accuracy")[list(MAIN)].dropna()
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for _, row in wide.iterrows():
+        axes.plot(range(len(MAIN)), 100 * row, color="0.75", marker=".", linewidth=1)
+    axes.bar(range(len(MAIN)), 100 * wide.mean(), width=0.55, color=["0.35", "C1", "C2", "C0"], alpha=0.55)
+    for place, mean in enumerate(wide.mean()):
+        axes.annotate(f"{100 * mean:.1f} %", (place, 0.6), ha="center", va="bottom")
+    axes.set_xticks(range(len(MAIN)), MAIN.values())
+    axes.set(ylabel="held-out questions answered rightly, %", title=f"Equal steps, {len(wide)} seeds (a line each)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -107,6 +132,9 @@ def main() -> None:
     (args.folder / "tables.md").write_text("\n\n".join(parts) + "\n")
     frame.drop(columns="results", errors="ignore").to_csv(args.folder / "cells.csv", index=False)
     draw(frame, args.folder / "study.png")
+    main_job = frame[(frame.world == "embedded") & (frame.regime == "steps") & frame.method.isin(MAIN)]
+    if set(main_job.method) == set(MAIN):
+        draw_main(main_job, args.folder / "main_job.png")
     print("\n\n".join(parts))
 
 

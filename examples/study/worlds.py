@@ -32,8 +32,8 @@ TASK, OTHERS = 600, {"instructions": 250, "programs": 150, "novels": 100, "manua
 class World:
     """One seed of a world.
 
-    ``synthetic`` has the columns ``prompt``, ``completion``, ``answer`` (a copy that a trainer keeps), ``source`` and
-    ``right``; the other sets have prompts and completions. ``elsewhere`` is real text of other tasks.
+    ``synthetic`` has the columns ``prompt``, ``completion``, ``source`` and ``right``; the other sets have prompts and
+    completions. ``elsewhere`` is real text of other tasks.
     """
 
     model: PreTrainedModel
@@ -136,8 +136,6 @@ def _targeted(data: Path, seed: int) -> dict[str, Dataset]:
     task = pairs(made.question, [plain(s).replace("A: ", "#### ") for s in made.solution])
     rows = [{**row, "source": solver, "right": True} for row, solver in zip(task, made.solver, strict=True)]
     rows += [{**row, "source": source, "right": False} for source, found in other.items() for row in found]
-    for row in rows:
-        row["answer"] = row["completion"]
     unseen = test[test.question_id.isin(held)]
     humans = train.sample(ANCHORS, random_state=seed)
     elsewhere = pairs(dolly.instruction[-150:], dolly.output[-150:]) + _continued(novels.text, 150, seed + 1000)
