@@ -95,14 +95,15 @@ class SampleData:
     @property
     def prompts(self) -> list[tuple[int, ...]]:
         """Token ids before the first target of each sample."""
-        return [tuple(ids[: _begin(labels)]) for ids, labels in self._texts()]
+        return [tuple(ids[: _begin(labels)]) for ids, labels in self.texts()]
 
     @property
     def answers(self) -> list[list[int]]:
         """Token ids of the targets of each sample."""
-        return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self._texts()]
+        return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self.texts()]
 
-    def _texts(self) -> Iterator[tuple[list[int], list[int]]]:
+    def texts(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Token ids and labels of each sample."""
         columns = [_column(self._tokens, name) for name in ("input_ids", "labels")]
         if columns[0] is None or columns[1] is None:
             raise ValueError(
