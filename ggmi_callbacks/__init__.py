@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         LookaheadScorer,
         PromptInformationScorer,
         Scorer,
+        SiblingScorer,
+        SimilarityScorer,
         TokenScorer,
     )
     from ggmi_callbacks.tasks import CausalLM, SampleLoss, Task
@@ -65,6 +67,8 @@ _NAMES = {
         "LookaheadScorer",
         "PromptInformationScorer",
         "Scorer",
+        "SiblingScorer",
+        "SimilarityScorer",
         "TokenScorer",
     ],
     "tasks": ["CausalLM", "SampleLoss", "Task"],
@@ -108,6 +112,8 @@ __all__ = [
     "Reweight",
     "SampleLoss",
     "Scorer",
+    "SiblingScorer",
+    "SimilarityScorer",
     "Task",
     "TokenScorer",
     "WeightInformation",

@@ -103,14 +103,14 @@ class SampleData:
     @property
     def prompts(self) -> list[tuple[int, ...]]:
         """Token ids before the first target of each sample."""
-        return [tuple(ids[: _begin(labels)]) for ids, labels in self._texts()]
+        return [tuple(ids[: _begin(labels)]) for ids, labels in self.tokens()]
 
     @cached_property
     def groups(self) -> list[int]:
         """A number for the prompt of each sample: equal numbers, equal prompts; no prompt equals none."""
         known: dict[bytes, int] = {}
         out: list[int] = []
-        for ids, labels in self._texts(arrays=True):
+        for ids, labels in self.tokens(arrays=True):
             is_target = np.asarray(labels) != IGNORE
             begin = is_target.argmax() if is_target.any() else len(is_target)
             prompt = np.asarray(ids[:begin], np.int64).tobytes()
@@ -136,7 +136,7 @@ class SampleData:
     @property
     def answers(self) -> list[list[int]]:
         """Token ids of the targets of each sample."""
-        return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self._texts()]
+        return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self.tokens()]
 
     @property
     def texts(self) -> list[str] | None:
@@ -153,7 +153,7 @@ class SampleData:
             "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
         }
 
-    def _texts(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
+    def tokens(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
         """Token ids and labels of each sample: as lists or, where the data set can, as arrays, which is far faster."""
         if not self.has_tokens:
             raise ValueError(

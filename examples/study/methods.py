@@ -23,6 +23,7 @@ from ggmi_callbacks import (
     Policy,
     Reweight,
     Scorer,
+    SimilarityScorer,
 )
 from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
@@ -140,5 +141,6 @@ METHODS: dict[str, Method] = {
     "RHO": _best(lambda: LikelihoodScorer(reference="current", normalize="token")),  # arXiv 2206.07137
     "TailSFT": _best(LossDrop),
     "GREATS": _best(lambda: GradientScorer(layers=2, normalize="token")),  # NeurIPS 2024, without its interactions
+    "RDS+, whitened": _best(SimilarityScorer),  # arXiv 2503.01807
     "UDS": _best(UtilityDiversity),
 }

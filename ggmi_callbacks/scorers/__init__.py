@@ -9,6 +9,8 @@ from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.joint import JointScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
+from ggmi_callbacks.scorers.sibling import SiblingScorer
+from ggmi_callbacks.scorers.similarity import SimilarityScorer
 
 __all__ = [
     "AgreementScorer",
@@ -22,5 +24,7 @@ __all__ = [
     "PromptInformationScorer",
     "Score",
     "Scorer",
+    "SiblingScorer",
+    "SimilarityScorer",
     "TokenScorer",
 ]

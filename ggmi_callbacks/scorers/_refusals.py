@@ -8,6 +8,7 @@ from importlib import import_module
 from ggmi_callbacks._extras import extra
 from ggmi_callbacks.scorers._base import Scorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
+from ggmi_callbacks.scorers.sibling import SiblingScorer
 
 
 def check_scorers(scorers: Sequence[Scorer]) -> None:
@@ -26,6 +27,11 @@ def check_rule(scorers: Sequence[Scorer], tolerance: float | None, combine: str,
         raise ValueError(f"`zero` must be 'anchors' or 'own', got {zero!r}.")
     if zero == "own" and tolerance is not None:
         raise ValueError(f"`tolerance` counts from the anchors; with zero='own' leave it out, got {tolerance}.")
+    if any(isinstance(scorer, SiblingScorer) for scorer in scorers):
+        raise ValueError(
+            "`scorers`: anchors have no siblings in the training set, so they give SiblingScorer no scale: join it by "
+            "`label=`, or use it alone."
+        )
     if zero == "own" and any(isinstance(scorer, DistinctScorer) for scorer in scorers):
         raise ValueError(
             "`scorers`: no DistinctScorer exceeds its own zero, so nothing would pass; use zero='anchors'."

@@ -99,8 +99,9 @@ class JointScorer(Scorer):
         if scorers is None:
             scorers = (LikelihoodScorer(), PromptInformationScorer(normalize="token"), DistinctScorer())
         check_scorers(scorers)
-        check_rule(scorers, tolerance, combine, zero)
-        if label is not None:
+        if label is None:
+            check_rule(scorers, tolerance, combine, zero)
+        else:
             check_label(label, scorers, has_rule=(tolerance, combine, zero) != (None, "least", "anchors"))
         self.scorers, self.combine, self.zero, self.label = tuple(scorers), combine, zero, label
         self.tolerance = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0

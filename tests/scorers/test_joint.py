@@ -21,6 +21,7 @@ from ggmi_callbacks import (
     JointScorer,
     LikelihoodScorer,
     Scorer,
+    SiblingScorer,
 )
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe
@@ -371,3 +372,9 @@ def test_what_a_part_tells_of_the_set_is_told_once() -> None:
     joint.read(SampleData(rows))
     assert agreed.summary() != votes.summary()  # other strangers
     assert joint.summary() == agreed.summary()
+
+
+def test_siblings_have_no_scale_on_anchors_and_are_refused_but_for_labels() -> None:
+    with pytest.raises(ValueError, match="give SiblingScorer no scale: join it by `label=`"):
+        JointScorer([LikelihoodScorer(), SiblingScorer()])
+    JointScorer([LikelihoodScorer(), SiblingScorer()], label="right")
