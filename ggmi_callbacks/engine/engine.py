@@ -281,6 +281,14 @@ class GainEngine:
         self._require_prepared("keeps")
         return self.intake.keeps()
 
+    def may_keep(self) -> Tensor | None:
+        """Which samples of the training set may be kept, bool [num_samples], by what the data tell before training.
+
+        :meth:`keeps`, once that is known; None if nothing is.
+        """
+        self._require_prepared("may_keep")
+        return self.intake.may_keep()
+
     @property
     def weights(self) -> Tensor | None:
         """Weights at each target of the current batch, [B, T'] or [B, 1]; None if every weight is one."""

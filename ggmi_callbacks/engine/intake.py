@@ -86,6 +86,7 @@ class Intake:
             self.check_known()
         elif table is None:
             refuse_stream(scorer, policy)
+        self._hopeless = self._find_hopeless()
         self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
         self._refreshed_at = -1
 
@@ -153,6 +154,11 @@ class Intake:
         whole = self._weights_of_all()
         return None if whole is None else whole > 0
 
+    def may_keep(self) -> Tensor | None:
+        """Which samples the policy may keep, bool [num_samples], by what the data tell; None if they tell nothing."""
+        keeps = self.keeps()
+        return keeps if keeps is not None or self._hopeless is None else ~self._hopeless
+
     def check(self) -> None:
         """Raise if ids were out of range; waits for the device, so it is done when logging."""
         if bool(self._outside):
@@ -171,6 +177,17 @@ class Intake:
         self._met, self._remembers, self._whole = state["met"], state["remembers"], None
         if self.table is not None and state["table"] is not None:
             self.table.load_state_dict(state["table"])
+
+    def _find_hopeless(self) -> Tensor | None:
+        """Samples that cannot pass, whatever the model's scores are, bool [num_samples]; their bound is remembered."""
+        if self.table is None or self._remembers or not (self.policy.drops and self.policy.judges_alone):
+            return None
+        if (bound := self.scorer.bound()) is None:
+            return None
+        hopeless = self.policy.weights(bound.gain, bound.noise) == 0
+        ids = hopeless.nonzero()[:, 0]
+        self.table.put(ids, Score.unstacked(bound.stacked()[:, ids]))
+        return hopeless
 
     def _weigh(self, score: Score, tokens: Tensor, ids: Tensor) -> Tensor:
         """The policy's weights [n]: by the whole training set once its gains are known, by the stream before."""

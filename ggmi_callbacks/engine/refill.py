@@ -4,7 +4,8 @@
 
 An optimiser step then sees the batch size that the user tuned, and a run takes as many steps as without a filter: what
 is dropped is made up for by more passes over the data. Once every gain is known (they never change, and each sample has
-been scored), samples that would be dropped are not drawn any more. For a policy that has to know every gain (the best
+been scored), samples that would be dropped are not drawn any more; nor, from the first
+pass on, those that a score of the data rules out whatever the model's scores are. For a policy that has to know every gain (the best
 of each prompt) the training set is scored before the first pass.
 """
 
@@ -137,11 +138,11 @@ class Refill:
         positions = torch.arange(len(self.dataset))
         everything = positions.tolist()[rank::size]
         self.engine.score_first(self._inputs(rows, batch) for rows, batch in self._loader_of(everything))
-        keeps = self.engine.keeps()
-        self._dropped, self._decided = positions[:0], keeps is not None
-        if keeps is not None:
-            keeps = keeps.cpu()
-            self._dropped, positions = positions[~keeps][rank::size], positions[keeps]
+        may_keep, self._decided = self.engine.may_keep(), self.engine.keeps() is not None
+        self._dropped = positions[:0]
+        if may_keep is not None:
+            may_keep = may_keep.cpu()
+            self._dropped, positions = positions[~may_keep][rank::size], positions[may_keep]
         if self._shuffles:
             draw = torch.Generator().manual_seed(self.seed + self._pass)
             positions = positions[torch.randperm(len(positions), generator=draw)]

@@ -58,6 +58,11 @@ class Policy(ABC):
         """Forget the stream; called before the first step of a run."""
         self._state = {}
 
+    @property
+    def judges_alone(self) -> bool:
+        """Whether a sample's weight rests on its own gain alone, and never falls where that rises."""
+        return False
+
     def update(self, gain: Tensor, *groups: Tensor) -> None:  # noqa: B027
         """Take note of ``gain`` [m], of all ranks, NaN where not scored."""
 

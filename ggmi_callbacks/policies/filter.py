@@ -108,6 +108,11 @@ class Filter(Policy):
             return f"most samples are in strata of fewer than {FEW}, whose best are not known before all of them are"
         return None
 
+    @property
+    def judges_alone(self) -> bool:
+        """See :attr:`Policy.judges_alone`."""
+        return self.keep is None and self.per_group is None
+
     def read(self, groups: Mapping[str, Tensor]) -> None:
         """See :meth:`Policy.read`; raises ValueError if each stratum has one sample."""
         super().read(groups)

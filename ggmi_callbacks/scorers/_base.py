@@ -91,6 +91,13 @@ class Scorer(ABC):
         """Scores of all samples by id, [N] each, where they are known before training; None if they must be found."""
         return None
 
+    def bound(self) -> Score | None:
+        """What no sample's gain exceeds, by id, [N], where the data tell it before training (NaN where they do not).
+
+        A filter with a threshold then need not score samples that cannot pass. None if the data tell nothing.
+        """
+        return None
+
     def summary(self) -> dict[str, Any]:
         """What it adds to :meth:`GainEngine.results`: numbers, and under ``"estimators"`` how each was found."""
         return {}

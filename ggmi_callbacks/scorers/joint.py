@@ -138,6 +138,15 @@ class JointScorer(Scorer):
         known = self._known()
         return None if known is None else self._join(*known)
 
+    def bound(self) -> Score | None:
+        """See :meth:`Scorer.bound`: the least of several is at most the least of those that the data bring."""
+        of_data = [scorer.known() if isinstance(scorer, DataScorer) else None for scorer in self.scorers]
+        known = next((score for score in of_data if score is not None), None)
+        if known is None or self.combine != "least" or self.label is not None:
+            return None
+        unknown = torch.full_like(known.gain, float("nan"))
+        return self._join(*_stacked([score or Score(unknown, unknown) for score in of_data]))
+
     def summary(self) -> dict[str, Any]:
         """See :meth:`Scorer.summary`; where two scorers tell of the same thing, the first one's."""
         found = [scorer.summary() for scorer in reversed(self.scorers)]

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from ggmi_callbacks import AgreementScorer, Filter, JointScorer, LikelihoodScorer, Monitor, Policy, Reweight
+from ggmi_callbacks import (
+    AgreementScorer,
+    CarryIds,
+    Filter,
+    JointScorer,
+    LikelihoodScorer,
+    Monitor,
+    Numbered,
+    Policy,
+    Reweight,
+)
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.engine.default import default_scorer
+from ggmi_callbacks.engine.refill import Refill
 from tests._batches import padded
 from tests._loop import SIZE, Pattern, builder
 
@@ -78,3 +90,31 @@ def test_a_default_filter_drops_what_nothing_speaks_for_and_says_in_which_unit(b
     assert results["gain_unit"] == "spreads"
     watched = build(Monitor(), sources=None, data=ROWS).engine.results()
     assert (watched["scorer"], watched["gain_unit"]) == ("LikelihoodScorer", "nats per sample")
+
+
+def test_what_the_data_speak_against_is_neither_scored_nor_drawn_and_decided_as_if_it_were(build) -> None:
+    """The least of several scores cannot exceed one that is known: the model's are found for the others alone."""
+    collate = CarryIds(tensors)
+    decided, rows_scored = {}, {}
+    for refill in (True, False):
+        loop = build(Filter(refill=refill), sources=None, data=ROWS)
+        likelihood = loop.engine.scorer.scorers[0]
+        counted, found = [], likelihood.token_gain
+
+        def counting(inputs, layout, counted=counted, found=found):
+            counted.append(layout.n)
+            return found(inputs, layout)
+
+        likelihood.token_gain = counting
+        loader = DataLoader(Numbered(ROWS), SIZE, collate_fn=collate)
+        for batch in Refill(loop.engine, loader) if refill else loader:
+            loop.step(batch)
+        loop.engine.log()
+        rows = loop.engine.ledger.table.to_pylist()
+        decided[refill] = {row["id"]: row["kept"] for row in rows}
+        rows_scored[refill] = sum(counted)
+    assert decided[True] == decided[False]
+    assert not all(decided[True].values())
+    hopeless = {row["id"] for row in rows if row["gain/agreement"] <= 0}  # of the last run, which scored everything
+    assert rows_scored == {True: len(ROWS) - len(hopeless), False: len(ROWS)}
+    assert not any(decided[True][i] for i in hopeless)
