@@ -4,9 +4,9 @@
 
 An optimiser step then sees the batch size that the user tuned, and a run takes as many steps as without a filter: what
 is dropped is made up for by more passes over the data. Once every gain is known (they never change, and each sample has
-been scored), samples that would be dropped are not drawn any more; nor, from the first
-pass on, those that a score of the data rules out whatever the model's scores are. For a policy that has to know every gain (the best
-of each prompt) the training set is scored before the first pass.
+been scored), samples that would be dropped are not drawn any more; nor, from the first pass on, those that a score of
+the data rules out whatever the model's scores are. For a policy that has to know every gain (the best of each prompt)
+the training set is scored before the first pass.
 """
 
 from __future__ import annotations
