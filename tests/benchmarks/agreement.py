@@ -8,9 +8,12 @@ times `agreement` on made-up answers, four to a prompt, of some 60 words, two fi
     OMP_NUM_THREADS=1 python tests/benchmarks/agreement.py --data DATA --pool POOL.jsonl
 
 prints the AUROC of right against wrong answers: over all, and *within* a prompt (scores less their mean over the
-prompt, for prompts with answers of both kinds), and the shared information with its null control. DATA is a folder with
-gsm8k_model_solutions.jsonl.gz (four solvers) and gsm8k_program_solutions.jsonl.gz (two programs a question, so within a
-question overlap cannot tell). POOL has lines with `prompt`, `completion` (which ends in `#### answer`) and `right`.
+prompt, for prompts with answers of both kinds), and the shared information with its null control; what is kept and
+dropped by the agreement of final answers with one, two and three siblings; and the share of each model's answers to
+instructions of which siblings say nothing. DATA is a folder with gsm8k_model_solutions.jsonl.gz (four solvers),
+gsm8k_program_solutions.jsonl.gz (two programs a question, so within a question overlap cannot tell) and
+user_oriented_model_responses.jsonl.gz (eight models, instructions of all kinds). POOL has lines with `prompt`,
+`completion` (which ends in `#### answer`) and `right`.
 """
 
 from __future__ import annotations
@@ -127,6 +130,29 @@ def quality(found: dict[str, Answers]) -> None:
             print(f"{name}, order {order}: shared information {text} nats an answer")
 
 
+def judged_by(found: dict[str, Answers]) -> None:
+    """Print what a filter by final answers keeps, by the number of siblings that an answer has."""
+    for name, a in found.items():
+        rows = pd.DataFrame({"group": a.group, "right": a.right, "answer": a.final})
+        for size in range(2, int(rows.groupby("group").size().max()) + 1):
+            some = rows.groupby("group").filter(lambda g, size=size: len(g) >= size)
+            some = some.groupby("group").sample(size, random_state=0)
+            score = agreement(some.answer.tolist(), some.group.tolist(), answer=lambda known: known)
+            kept = score.nan_to_num(0.0).numpy() > 0
+            right = some.right.to_numpy()
+            print(
+                f"{name}, {size - 1} siblings: {kept.mean():.2f} kept, {right[kept].mean():.2f} of them right, "
+                f"{right[~kept].mean():.2f} of what is dropped; of right ones {kept[right].mean():.2f} kept"
+            )
+
+
+def instructions(data: Path) -> None:
+    """Print for each model the share of its answers of which the others' say nothing."""
+    rows = pd.read_json(data / "user_oriented_model_responses.jsonl.gz", lines=True)
+    score = sibling_information(rows.response.tolist(), rows.id.tolist(), order=2, per_token=True)
+    print((pd.Series(score.numpy()) <= 0).groupby(rows.model).mean().sort_values().round(2).to_string())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, nargs="*", default=[], help="numbers of answers to time")
@@ -139,7 +165,11 @@ def main() -> None:
     torch.set_num_threads(1)
     speed(args.answers, args.information)
     if args.data or args.pool:
-        quality(load(args.data, args.pool))
+        found = load(args.data, args.pool)
+        quality(found)
+        judged_by(found)
+    if args.data:
+        instructions(args.data)
 
 
 if __name__ == "__main__":
