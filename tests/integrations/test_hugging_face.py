@@ -105,15 +105,15 @@ def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
     names = {
         *("gain", "gain_low", "gain_high", "gain/right", "gain/wrong", "kept/right", "kept/wrong", "anchor_nll"),
         *("synthetic_nll", "weight_information", "information_gain", "coverage", "overhead"),
-        *("ggmi", "anchor_information", "synthetic_information"),
+        *("ggmi_mixture", "anchor_information_mixture", "synthetic_information_mixture", "anchor_gap"),
     }
     assert {f"ggmi/{name}" for name in names} <= keys
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     board = EventAccumulator(str(events)).Reload().Tags()["scalars"]
     assert {f"train/ggmi/{name}" for name in names} <= set(board)
     results = callback.results()
-    assert results["ggmi/ggmi"] == pytest.approx(
-        results["ggmi/anchor_information"] - results["ggmi/synthetic_information"], abs=1e-3
+    assert results["ggmi/ggmi_mixture"] == pytest.approx(
+        results["ggmi/anchor_information_mixture"] - results["ggmi/synthetic_information_mixture"], abs=1e-3
     )
     assert "matrix" in results["estimators"]["information_gain"]
 
