@@ -45,12 +45,24 @@ class AnchorPanel:
         self._shadow_nll = shadow.heldout_lengths[shadow.best]
         self.nll: Tensor | None = None
         """Code lengths at the present look, nats, [m]; None between looks."""
+        self.best: Tensor | None = None
+        """Those of the look at which their mean was least, [m]."""
 
     def look(self, whole: bool = False) -> None:
         """Evaluate the panel under the present weights; ``whole``: with all anchors that the shadow held out."""
         size = self._all if whole else self._few
         batches = zip(self._batches[:size], self._layouts, strict=False)
         self.nll = torch.cat([self.probe.nll(batch, layout) for batch, layout in batches])
+        if not whole and (self.best is None or bool(self.nll.mean() < self.best.mean())):
+            self.best = self.nll
+
+    @property
+    def rise(self) -> Interval | None:
+        """By how much the present look is longer than the shortest one, nats per token at 99.9 %; None if none is."""
+        if self.nll is None or self.best is None:
+            return None
+        longer = (self.nll[: len(self.best)] - self.best).double() / self._tokens[: len(self.best)]
+        return mean_interval(longer, 0.999)
 
     def values(self) -> dict[str, Tensor | Interval]:
         """Mean code length, advantage and gap of the present look; empty between looks."""

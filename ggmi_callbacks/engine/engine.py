@@ -22,8 +22,10 @@ from torch.utils._pytree import tree_map_only
 
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
+from ggmi_callbacks.engine.alarms import Alarms
 from ggmi_callbacks.engine.anchor_panel import AnchorPanel
 from ggmi_callbacks.engine.budget import Budget
+from ggmi_callbacks.engine.by_source import by_source
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
@@ -34,13 +36,14 @@ from ggmi_callbacks.engine.refusals import check_coverage, check_shadow
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.twins import Twins
+from ggmi_callbacks.engine.verdict import verdict
 from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.model import CrossFit, Probe, Shadow, cross_fit, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
-_PARTS = ("ledger", "schedule", "visits", "recorder", "intake", "policy", "scorer")
+_PARTS = ("ledger", "schedule", "visits", "recorder", "alarms", "intake", "policy", "scorer")
 """Attributes of the engine that have a state of their own."""
 
 
@@ -116,6 +119,7 @@ class GainEngine:
         self.anchors = check_anchors(anchors, self.probe.task)
         check_vocabulary(self.anchors, model)
         self.heldout = list(heldout)
+        check_vocabulary(self.heldout, model)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
@@ -185,6 +189,7 @@ class GainEngine:
             num_samples=self.num_samples,
             capacity=self.capacity,
         )
+        self.alarms = Alarms(self.recorder, self.anchors, self.shadow)
         if fresh:
             check_shadow(self.shadow, self.scorer, self.policy)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
@@ -371,6 +376,7 @@ class GainEngine:
             with self.budget.spend("probe"):
                 self.recorder.look_back(self.step)
         with self.budget.spend("window"):
+            self.alarms.check(self.policy.acts)
             numbers = self.recorder.window(self.policy.acts, self.step)
         check_coverage(self.schedule, self.recorder, self.scorer, self.policy)
         return {**numbers, "ggmi/overhead": self.budget.share}
@@ -391,8 +397,10 @@ class GainEngine:
         shadow, cross_fit = self.shadow, self.cross_fit
         assert shadow is not None
         assert cross_fit is not None
+        numbers = self.recorder.results(acts=self.policy.acts)
+        sources = by_source(self.recorder.run, self.recorder.live.shown, self.ledger.sources)
         return {
-            **self.recorder.results(acts=self.policy.acts),
+            **numbers,
             "ggmi/overhead": self.budget.share,
             "scorer": type(self.scorer).__name__,
             "policy": repr(self.policy),
@@ -402,6 +410,9 @@ class GainEngine:
                 "cross_fit_seconds": cross_fit.seconds,
             },
             "estimators": dict(self.recorder.estimators),
+            "sources": sources,
+            "verdict": verdict(numbers, len(cross_fit.tokens), shadow.improved, sources),
+            "alarms": dict(self.alarms.raised),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ggmi_callbacks.engine.twins import FEWEST, Pairs, Twins
@@ -44,6 +43,8 @@ class LiveGGMI:
 
     def __init__(self, twins: Twins, anchors: CrossFit) -> None:
         self.twins, self.anchors = twins, anchors
+        self.shown: Pairs | None = None
+        """The pairs behind the latest numbers."""
         self._said = False
 
     def window(self, step: int, first: Tensor, visited: float) -> Values | None:
@@ -77,6 +78,7 @@ class LiveGGMI:
             self.twins.stop()
         if not self.twins.over:
             return fresh
+        self.shown = None
         self._say()
         return None
 
@@ -88,6 +90,7 @@ class LiveGGMI:
         found: Values = {}
         if len(pairs) < FEWEST:
             return found
+        self.shown = pairs
         for name, per_token in (("generalization_gap", True), ("generalization_gap_per_sample", False)):
             inside, outside = pairs.losses(per_token)
             found[name] = mean_interval(outside - inside, _CONFIDENCE)
@@ -118,7 +121,7 @@ class LiveGGMI:
             "synthetic_information": terms.synthetic_information,
             "anchor_samples": terms.anchor_samples,
             "anchor_tokens": terms.anchor_tokens,
-            "twins": torch.tensor(float(len(pairs))),
+            "twins": pairs.step.new_tensor(float(len(pairs))),
         }
 
     def _say(self) -> None:
@@ -133,6 +136,8 @@ class LiveGGMI:
     @property
     def estimators(self) -> dict[str, str]:
         """What the numbers rest on."""
+        if self.twins.over:
+            return dict.fromkeys(("generalization_gap", "ggmi"), "none: samples come again, and none is held out")
         others = "samples held out" if self.twins.holds_out else "samples still to come, in looks of the later half"
         return {
             "generalization_gap": f"{others}; losses calibrated by the shadow's",

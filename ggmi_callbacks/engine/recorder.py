@@ -72,14 +72,14 @@ class Recorder:
         self.gain.update(gain, source, weights)
         self.run.update(gain, source, weights)
 
-    def remember_prompts(self, inputs: Inputs, layout: Layout) -> None:
-        """Keep the prompts and outputs of a batch, if it has prompts."""
+    def remember_prompts(self, inputs: Inputs, layout: Layout, ring: PromptRing | None = None) -> None:
+        """Keep the prompts and outputs of a batch, if it has prompts; in ``ring`` if it is given."""
         mask = self.probe.task.prompt_mask(inputs, layout)
         if mask is not None:
             embed: nn.Module = self.probe.model.get_input_embeddings()  # type: ignore[operator]
             with torch.no_grad(), self.probe.quiet():  # hooks on embeddings may draw noise in training mode (NEFTune)
                 embeddings = embed(inputs["input_ids"])
-            self.prompts.add(embeddings[:, 1:], mask, layout)
+            (self.prompts if ring is None else ring).add(embeddings[:, 1:], mask, layout)
 
     def add_visits(self, tokens: Tensor, first: Tensor) -> None:
         """Count samples that are trained on, scored or not, by their numbers of targets [n]; ``first``: not before."""
@@ -212,12 +212,12 @@ class Recorder:
         """What twins say; what they said once is forgotten when there are none any more."""
         find = self.live.finish if at_the_end else self.live.window
         found = find(step, total, float(sum_over_ranks(self._visited)))
+        self.estimators |= self.live.estimators
         if found is None:
             for name in KEYS:
                 for end in ("", "_low", "_high"):
                     self.latest.pop(f"ggmi/{name}{end}", None)
             return {}
-        self.estimators |= self.live.estimators
         return flat(found)
 
     def state_dict(self) -> dict[str, Any]:
@@ -230,6 +230,7 @@ class Recorder:
             "latest": self.latest,
             "counts": (self._nll, self._nll_of_run, self._first, self._visited, self.nonfinite),
             "live": self.live.state_dict(),
+            "panel": self.panel.best,
             "news": (self.finds_news, self._first_at_log, self.found_gain),
             "warned": sorted(self._warned),
         }
@@ -246,6 +247,7 @@ class Recorder:
         self.latest = state["latest"]
         self._nll, self._nll_of_run, self._first, self._visited, self.nonfinite = state["counts"]
         self.live.load_state_dict(state["live"])
+        self.panel.best = state["panel"]
         self.finds_news, self._first_at_log, self.found_gain = state["news"]
         self._warned = set(state["warned"])
 

@@ -67,6 +67,8 @@ class PromptRing:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.fresh = 0
+        """Samples that came since somebody set it to zero."""
         self._prompts: list[Tensor] = []
         self._outputs: list[Tensor] = []
 
@@ -76,6 +78,7 @@ class PromptRing:
         for mask, memory in ((prompt, self._prompts), (layout.target, self._outputs)):
             weighted = embeddings.float() * mask[..., None]
             memory.append(layout.total(weighted) / layout.total(mask)[:, None])  # NaN where a sample has no prompt
+        self.fresh += layout.n
         while sum(map(len, self._prompts[1:])) >= self.size:
             self._prompts.pop(0)
             self._outputs.pop(0)

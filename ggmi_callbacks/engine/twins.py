@@ -128,9 +128,9 @@ class Twins:
             self.past.add(visit)
 
     def look_at_all(self, step: int) -> None:
-        """Evaluate all that is held out, and as many samples of the past; ranks share the held-out batches."""
+        """Evaluate what is held out, and as many samples of the past; ranks share the held-out batches."""
         rank, size = rank_and_size()
-        outside = [self._measure(visit) for visit in self._heldout[rank::size]]
+        outside = [self._measure(visit) for visit in self._heldout[rank::size][:_PAST]]
         inside: list[Tensor] = []
         for visit in self.past.draw(_PAST):
             if sum(found.shape[1] for found in inside) < sum(found.shape[1] for found in outside):

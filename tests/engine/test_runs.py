@@ -41,6 +41,7 @@ class Slow(Fixed):
         return super().gain(inputs, layout)
 
 
+@pytest.mark.filterwarnings("ignore:all of .* samples have the score")
 @pytest.mark.parametrize("overhead", [0.05, 0.2])
 def test_the_overhead_is_kept_and_coverage_says_what_it_cost(build, monkeypatch, overhead: float) -> None:
     clock = [0.0]

@@ -168,6 +168,7 @@ def test_ggmi_is_logged_at_every_look_of_the_first_pass_and_no_more_in_the_secon
     assert not set(names) & logs[39].keys()
     final = loop.engine.finish()
     assert not set(names) & (final.keys() | loop.engine.results().keys())
+    assert loop.engine.results()["estimators"]["ggmi"].startswith("none: samples come again")
     assert {"ggmi/anchor_gap", "ggmi/anchor_advantage", "ggmi/ggmi_mixture"} <= final.keys()
     said = [r for r in caplog.records if r.name == "ggmi_callbacks" and r.levelno == logging.WARNING]
     assert len(said) == 1
