@@ -114,7 +114,7 @@ def main() -> None:
         }
         print(
             f"{type(policy).__name__:<8} held-out {loss:.3f} nats a token; kept fluent {kept['fluent']:.2f}, "
-            f"shuffled {kept['shuffled']:.2f}; GGMI {results['ggmi/ggmi']:.0f} nats"
+            f"shuffled {kept['shuffled']:.2f}; anchor advantage {results['ggmi/anchor_advantage']:+.3f} nats a token"
         )
 
     run(Monitor())

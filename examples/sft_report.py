@@ -67,7 +67,8 @@ def describe(runs: list[Run], others: list[Run]) -> str:
         f"Loss on {len(run.tokens)} held-out real samples, nats per token",
         heldout_table(runs, others),
         "",
-        f"GGMI = I(S_anchor; W') - I(S_gen; W), nats ({run.results['estimators']['ggmi']})",
+        f"GGMI = I(S_anchor; W') - I(S_gen; W), nats ({run.results['estimators']['ggmi']}),",
+        "and the generalisation gaps that it follows, nats per token",
         ggmi_table(runs),
     ]
     return "\n".join(parts)
@@ -135,6 +136,9 @@ def ggmi_table(runs: list[Run]) -> str:
         "GGMI": "ggmi",
         "GGMI per sample": "ggmi_per_sample",
         "GGMI per token": "ggmi_per_token",
+        "generalisation gap": "generalization_gap",
+        "gap of the anchors": "anchor_gap",
+        "anchor advantage": "anchor_advantage",
         "information gain": "information_gain",
     }
     rows = []

@@ -77,6 +77,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow; the highest of the optimiser's schedule by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
+        heldout: samples like those of the training set that are never trained on, in a form that ``anchors`` may have.
         seed: of the engine's own draws.
 
     Raises:
@@ -98,6 +99,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         overhead: float | None = None,
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
+        heldout: Any = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -110,6 +112,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
             raise ValueError(f"`shadow_learning_rate` must be positive, got {shadow_learning_rate}.")
         self.policy = Monitor() if policy is None else check_policy(policy)
         self.anchors = take(anchors) if isinstance(anchors, Iterator) else anchors  # a second fit needs them again
+        self.heldout = take(heldout) if isinstance(heldout, Iterator) else heldout
         self.model_attribute, self.sample_loss = model_attribute, sample_loss
         self.shadow_learning_rate = shadow_learning_rate
         self._settings: dict[str, Any] = {
@@ -216,6 +219,7 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         engine = GainEngine(
             pl_module if called is None else getattr(called, "_orig_mod", called),  # of a compiled model, its own
             anchor_batches(self.anchors, trainer),
+            heldout=() if self.heldout is None else anchor_batches(self.heldout, trainer),
             task=CausalLM() if self.sample_loss is None else SampleLoss(self.sample_loss),
             learning_rate=peak_rate(trainer) if rate is None else rate,
             capacity=batch_capacity(trainer.train_dataloader),

@@ -32,7 +32,7 @@ from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.integrations import _checks, _compat
-from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors
+from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors, read_heldout
 from ggmi_callbacks.integrations._checkpoint import load_state, save_state
 from ggmi_callbacks.integrations._datasets import Samples, read_samples
 from ggmi_callbacks.integrations._install import Installation
@@ -68,6 +68,9 @@ class GGMICallback(TrainerCallback):
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow run on the anchors; the trainer's own by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
+        heldout: samples like those of the training set that are never trained on, in the form of ``anchors``: with
+            them ``ggmi/generalization_gap`` and ``ggmi/ggmi`` are there in every epoch and at the end. To have some,
+            split the data before the trainer is built: ``data.train_test_split(0.02)``.
 
     Raises:
         TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
@@ -93,6 +96,7 @@ class GGMICallback(TrainerCallback):
         overhead: float | None = None,
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
+        heldout: Any = None,
     ) -> None:
         _checks.check_trainer(trainer, self.trainer_class)
         _compat.check(trainer)
@@ -103,8 +107,10 @@ class GGMICallback(TrainerCallback):
         if scorer is not None:
             _checks.check_scorer(scorer)
         self._refuse(trainer)
-        rows = read_anchors(anchors, getattr(trainer.args, "dataset_text_field", "text"))
+        text = getattr(trainer.args, "dataset_text_field", "text")
+        rows = read_anchors(anchors, text)
         self._given, self._anchors = len(rows), self._prepare_anchors(rows)
+        self._heldout = None if heldout is None else self._prepare_anchors(read_heldout(heldout, text))
         self._source, self._samples = source, self._read_samples(source)
         self._rate = shadow_learning_rate
         self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
@@ -290,8 +296,10 @@ class GGMICallback(TrainerCallback):
     def _settings(self) -> dict[str, Any]:
         """Arguments of the engine, from the trainer as it is now."""
         trainer, args, rows = self.trainer, self.trainer.args, _compat.batch_size(self.trainer)
+        how = rows, self._anchor_collator(), trainer.model
         return {
-            "anchors": anchor_batches(self._anchors, self._given, rows, self._anchor_collator(), trainer.model),
+            "anchors": anchor_batches(self._anchors, self._given, *how),
+            "heldout": () if self._heldout is None else anchor_batches(self._heldout, len(self._heldout), *how),
             "policy": self.policy,
             "task": self._task(),
             "learning_rate": args.learning_rate if self._rate is None else self._rate,

@@ -91,6 +91,7 @@ class GGMICallback(base.GGMICallback):
         overhead: share of step time that scoring may take.
         shadow_learning_rate: of the shadow run on the anchors.
         shadow_epochs: at most so many passes of the shadow over the anchors.
+        heldout: samples like those of the training set that are never trained on.
         train_dataset: the data set that was given to a trainer with ``packing=True``. Packing keeps tokens alone;
             ids (positions in this data set) and sources are found again by content. Without it samples are
             numbered as packed, and have no sources.
@@ -111,6 +112,7 @@ class GGMICallback(base.GGMICallback):
         overhead: float | None = None,
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
+        heldout: Any = None,
         train_dataset: Any = None,
     ) -> None:
         self._unpacked = train_dataset
@@ -123,6 +125,7 @@ class GGMICallback(base.GGMICallback):
             overhead=overhead,
             shadow_learning_rate=shadow_learning_rate,
             shadow_epochs=shadow_epochs,
+            heldout=heldout,
         )
 
     def _task(self) -> Task:

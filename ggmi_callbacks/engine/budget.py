@@ -64,13 +64,20 @@ class Budget:
             if not self._cuda:
                 self.settle()
 
-    def allows(self, kind: str) -> bool:
-        """Whether work of ``kind`` fits; the first of each kind always does, since its cost is not known yet."""
+    def allows(self, kind: str, then: str | None = None) -> bool:
+        """Whether work of ``kind`` fits; the first of each kind always does, since its cost is not known yet.
+
+        Args:
+            kind: of the work.
+            then: of the work that follows from it, if there is any.
+
+        """
         if self.overhead is None or not (self._count[kind] or self._open_of(kind)):
             return True
         if not self._count[kind]:
             return False
-        estimate = sum(self._mean(k) for k, _, _ in self._open) + self._mean(kind)
+        following = 0.0 if then is None else self._mean(then)
+        estimate = sum(self._mean(k) for k, _, _ in self._open) + self._mean(kind) + following
         return sum(self._spent.values()) + estimate <= self.overhead * self.elapsed
 
     def settle(self) -> None:

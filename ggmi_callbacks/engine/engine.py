@@ -12,6 +12,7 @@ A training step in five calls, for whoever translates a trainer's events:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,24 +23,30 @@ from tqdm.auto import tqdm
 
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
+from ggmi_callbacks.engine.alarms import Alarms
+from ggmi_callbacks.engine.anchor_panel import AnchorPanel
 from ggmi_callbacks.engine.budget import Budget
+from ggmi_callbacks.engine.by_source import by_source
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.groups import read_groups
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
+from ggmi_callbacks.engine.live import LiveGGMI
 from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.refusals import check_coverage, check_shadow
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.engine.twins import Twins
+from ggmi_callbacks.engine.verdict import verdict
 from ggmi_callbacks.engine.visits import Visits
-from ggmi_callbacks.model import Probe, Shadow, preserved_rng, train_shadow
+from ggmi_callbacks.model import CrossFit, Probe, Shadow, cross_fit, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import Scorer
-from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
+from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
 
-_PARTS = ("ledger", "schedule", "visits", "recorder", "intake", "policy", "scorer")
+_PARTS = ("ledger", "schedule", "visits", "recorder", "alarms", "intake", "policy", "scorer")
 """Attributes of the engine that have a state of their own."""
 
 
@@ -80,6 +87,9 @@ class GainEngine:
         data: the training set itself, by id, for scorers that read it (:class:`ColumnScorer`, ...) and policies that
             tell its samples apart (``Filter(within=...)``).
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
+        heldout: batches of samples of the same law as the training set that are never trained on, with which those that
+            are trained on are compared in every epoch, and with the last weights. Without any, the samples still to
+            come in the first epoch serve, if it is shuffled. Ids under ``"ggmi_sample"`` tell their sources.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
@@ -105,6 +115,7 @@ class GainEngine:
         num_samples: int | None = None,
         data: SampleData | Sequence[Any] | None = None,
         capacity: int | None = None,
+        heldout: Sequence[Inputs] = (),
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -117,6 +128,8 @@ class GainEngine:
         self.probe = Probe(model, CausalLM() if task is None else task)
         self.anchors = check_anchors(anchors, self.probe.task)
         check_vocabulary(self.anchors, model)
+        self.heldout = list(heldout)
+        check_vocabulary(self.heldout, model)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs
         self.overhead = self.policy.overhead if overhead is None else overhead
@@ -129,6 +142,7 @@ class GainEngine:
         """Its state, from :meth:`load_state_dict` until it is made."""
         self.step = 0
         self.shadow: Shadow | None = None
+        self.cross_fit: CrossFit | None = None
         names = sorted({s for s in sources or () if s is not None})
         self.ledger = Ledger(names, self.scorer.parts)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
@@ -167,8 +181,13 @@ class GainEngine:
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.schedule = Schedule(self.budget)
         self.anchors = [to_device(batch, self.device) for batch in self.anchors]
+        fresh = self.shadow is None
+        if fresh:
+            self._train_shadow()
+        assert self.shadow is not None
+        assert self.cross_fit is not None
         self.visits = Visits(self.num_samples, self.device)
-        self.recorder = Recorder(self.probe, self.anchors, self.ledger.sources, self.seed, self.device)
+        self.recorder = self._make_recorder(self.shadow, self.cross_fit)
         self.scorer.margin = self.policy.margin
         self.intake = Intake(
             self.probe,
@@ -181,24 +200,43 @@ class GainEngine:
             num_samples=self.num_samples,
             capacity=self.capacity,
         )
-        if self.shadow is None:
-            with preserved_rng():
-                self.shadow = train_shadow(
-                    self.probe,
-                    self.anchors,
-                    learning_rate=self.learning_rate,
-                    names=self.scorer.shadow_parameters(self.probe),
-                    epochs=self.shadow_epochs,
-                    seed=self.seed,
-                    progress=self.progress,
-                )
-            broadcast(self.shadow.parameters.values())
-            improved = torch.tensor(int(self.shadow.improved), device=self.device)
-            broadcast([improved])  # in a borderline case ranks might decide otherwise
-            self.shadow.improved = bool(improved)
+        self.alarms = Alarms(self.recorder, self.anchors, self.shadow)
+        if fresh:
             check_shadow(self.shadow, self.scorer, self.policy)
         self.scorer.prepare(self.probe, self.anchors, self.shadow)
         self.policy.reset()
+
+    def _train_shadow(self) -> None:
+        """Train the shadow and its two halves; every rank must call it, and all get what rank 0 found."""
+        with preserved_rng():
+            self.shadow = shadow = train_shadow(
+                self.probe,
+                self.anchors,
+                learning_rate=self.learning_rate,
+                names=self.scorer.shadow_parameters(self.probe),
+                epochs=self.shadow_epochs,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            self.cross_fit = cross_fit(self.probe, self.anchors, shadow, self.seed)
+        broadcast(shadow.parameters.values())
+        improved = torch.tensor(int(shadow.improved), device=self.device)
+        broadcast([improved])  # in a borderline case ranks might decide otherwise
+        shadow.improved = bool(improved)
+        broadcast([self.cross_fit.held_in, self.cross_fit.held_out, shadow.heldout_lengths])
+
+    def _make_recorder(self, shadow: Shadow, anchors: CrossFit) -> Recorder:
+        held = [(to_device(batch, self.device), self._held_sources(batch)) for batch in self.heldout]
+        twins = Twins(self.probe, shadow.weights(self.probe), held, self.seed, self.device)
+        panel = AnchorPanel(self.probe, self.anchors, shadow, anchors)
+        return Recorder(self.probe, panel, LiveGGMI(twins, anchors), self.ledger.sources, self.seed, self.device)
+
+    def _held_sources(self, batch: Inputs) -> Tensor:
+        """Codes of the sources of a held-out batch; the code of none where it does not tell."""
+        ids, none = batch.get(SAMPLE_KEY), len(self.ledger.sources)
+        if ids is None or self._codes is None:
+            return torch.full((self.probe.task.layout(batch).n,), none, device=self.device)
+        return self._codes[ids.flatten().cpu()].to(self.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Say that pass number ``epoch`` over the data begins, from 0; every rank must call it.
@@ -231,6 +269,10 @@ class GainEngine:
                 layout = self.probe.task.layout(inputs, max(1, len(kept)))
                 weights = torch.ones_like(weights[:1]).expand(layout.n)
         first = self._first_visits(batch.identity, layout, kept)
+        if kept is None or len(kept):
+            source = batch.source if kept is None else batch.source[kept]
+            with self.budget.spend("twins") if self.recorder.live.twins.waits else nullcontext():
+                self.recorder.live.twins.meet(self.step, inputs, layout, source, first)
         self._current = _Step(inputs, layout, kept, weights, first, rows, targets, batch.met_before, batch.origin)
         return inputs
 
@@ -367,9 +409,10 @@ class GainEngine:
         self.intake.remember_if_complete()
         if self.schedule.looks_back(self.step):
             with self.budget.spend("probe"):
-                self.recorder.look_back()
+                self.recorder.look_back(self.step)
         with self.budget.spend("window"):
-            numbers = self.recorder.window(acts=self.policy.acts)
+            self.alarms.check(self.policy.acts)
+            numbers = self.recorder.window(self.policy.acts, self.step)
         check_coverage(self.schedule, self.recorder, self.scorer, self.policy)
         return {**numbers, "ggmi/overhead": self.budget.share}
 
@@ -377,8 +420,8 @@ class GainEngine:
         """Numbers of the whole run, with GGMI and its two terms; call it once, after the last step."""
         self._require_prepared("finish")
         assert self.shadow is not None
-        self.recorder.look_back(whole=True)
-        return self.recorder.ggmi(self.shadow)
+        self.recorder.look_back(self.step, whole=True)
+        return self.recorder.ggmi(self.shadow, self.step)
 
     def results(self) -> dict[str, Any]:
         """Everything known of the run so far: its numbers, the names of their estimators, the shadow's cost.
@@ -386,11 +429,13 @@ class GainEngine:
         Gains and shares are those of the whole run; those of one window are in the log.
         """
         self._require_prepared("results")
-        shadow = self.shadow
+        shadow, cross_fit = self.shadow, self.cross_fit
         assert shadow is not None
-        summary = self.scorer.summary()
+        assert cross_fit is not None
+        numbers, summary = self.recorder.results(acts=self.policy.acts), self.scorer.summary()
+        sources = by_source(self.recorder.run, self.recorder.live.shown, self.ledger.sources)
         return {
-            **self.recorder.results(acts=self.policy.acts),
+            **numbers,
             **summary,
             "ggmi/overhead": self.budget.share,
             "scorer": str(self.scorer),
@@ -399,19 +444,25 @@ class GainEngine:
             "shadow": {
                 **shadow.summary(),
                 "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
+                "cross_fit_seconds": cross_fit.seconds,
             },
             "estimators": {**self.recorder.estimators, **summary.get("estimators", {})},
+            "sources": sources,
+            "verdict": verdict(numbers, len(cross_fit.tokens), shadow.improved, sources),
+            "alarms": dict(self.alarms.raised),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on bit for bit; every rank must call it and keep its own."""
         self._require_prepared("state_dict")
         assert self.shadow is not None
+        assert self.cross_fit is not None
         self._flush()
         return {
             **stamp(self.step, self._digest, type(self.scorer).__name__),
             **{name: getattr(self, name).state_dict() for name in _PARTS},
             "shadow": self.shadow.state_dict(),
+            "cross_fit": self.cross_fit.state_dict(),
             "loader": None if self.loader is None else self.loader.state_dict(),
         }
 
@@ -429,7 +480,7 @@ class GainEngine:
         check_stamp(state, self._digest, type(self.scorer).__name__, step)
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step = state["step"]
-        self.shadow = Shadow(**state["shadow"])
+        self.shadow, self.cross_fit = Shadow(**state["shadow"]), CrossFit(**state["cross_fit"])
         self.prepare()
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
@@ -445,7 +496,7 @@ class GainEngine:
         if kept is not None and len(kept) == 0:
             return torch.zeros(layout.n, dtype=torch.bool, device=layout.target.device)
         first = self.visits.mark(identity if kept is None else identity[kept])
-        self.recorder.add_first(layout.tokens * first)
+        self.recorder.add_visits(layout.tokens, first)
         return first
 
     def _news_is_possible(self) -> bool:

@@ -2,7 +2,8 @@
 
     weight_information   n x mean( nll when first seen - nll now )      mixture form of I(S_gen; W)
     information_gain     S(K_p * K_y) - S(K_p) on mean input embeddings of prompts and outputs (matrix estimator)
-    ggmi                 I(S_anchor; W') - I(S_gen; W), both in mixture form
+    ggmi_mixture         I(S_anchor; W') - I(S_gen; W), both in mixture form
+    ggmi                 the same from twins (:mod:`ggmi_callbacks.engine.live`)
 
 First lengths come from the training forward, so dropout lengthens them and raises ``weight_information``; second looks
 are in eval mode. The device is read only in :meth:`Recorder.window` and :meth:`Recorder.ggmi`, at logging steps.
@@ -21,13 +22,14 @@ from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ggmi_callbacks.distributed import is_distributed, sum_over_ranks
+from ggmi_callbacks.engine.anchor_panel import AnchorPanel
+from ggmi_callbacks.engine.live import KEYS, LiveGGMI, flat
 from ggmi_callbacks.engine.replay import PromptRing, Reservoir, Visit
-from ggmi_callbacks.functional import Interval, embedding_information_gain, ggmi_terms, weight_information
+from ggmi_callbacks.functional import embedding_information_gain, ggmi_terms, weight_information
 from ggmi_callbacks.metrics.gain import Gain
 from ggmi_callbacks.model import Probe, Shadow
 from ggmi_callbacks.tasks import Inputs, Layout
 
-_PANEL = 32  # anchors whose code length is followed
 _VISITS = 16  # batches kept for a second look
 _LOOKS = 2  # of them looked at again at a time
 _PROMPTS = 256  # pairs for the information gain
@@ -40,9 +42,9 @@ class Recorder:
     """Accumulates on the device; :class:`~ggmi_callbacks.GainEngine` feeds it."""
 
     def __init__(
-        self, probe: Probe, anchors: Sequence[Inputs], sources: Sequence[str], seed: int, device: torch.device
+        self, probe: Probe, panel: AnchorPanel, live: LiveGGMI, sources: Sequence[str], seed: int, device: torch.device
     ) -> None:
-        self.probe = probe
+        self.probe, self.panel, self.live = probe, panel, live
         self.sources = list(sources)
         # Without checks of values: they would wait for the device.
         self.gain = Gain(len(sources) + 1, validate_args=False).to(device)  # since the last log; the last: of no source
@@ -50,14 +52,13 @@ class Recorder:
         self.reservoir = Reservoir(_VISITS, seed)
         self.prompts = PromptRing(_PROMPTS)
         self.latest: dict[str, float] = {}
-        self.estimators = {"weight_information": "mixture", "ggmi": "mixture"}
-        self._panel = [batch for i, batch in enumerate(anchors) if i * probe.task.layout(anchors[0]).n < _PANEL]
+        self.estimators = {"weight_information": "mixture"}
         self._nll = torch.zeros(3, dtype=torch.float64, device=device)  # sum, samples and targets since the last log
         self._nll_of_run = torch.zeros(3, dtype=torch.float64, device=device)
         self._first = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
+        self._visited = torch.zeros((), dtype=torch.float64, device=device)  # samples, later visits too
         self._first_at_log = 0.0  # samples, when last logged
         self._pairs: Pairs | None = None
-        self._anchor_nll: Tensor | None = None
         self._warned: set[str] = set()
         self.nonfinite = 0
         """Visits of samples whose code length was not finite."""
@@ -71,18 +72,19 @@ class Recorder:
         self.gain.update(gain, source, weights)
         self.run.update(gain, source, weights)
 
-    def remember_prompts(self, inputs: Inputs, layout: Layout) -> None:
-        """Keep the prompts and outputs of a batch, if it has prompts."""
+    def remember_prompts(self, inputs: Inputs, layout: Layout, ring: PromptRing | None = None) -> None:
+        """Keep the prompts and outputs of a batch, if it has prompts; in ``ring`` if it is given."""
         mask = self.probe.task.prompt_mask(inputs, layout)
         if mask is not None:
             embed: nn.Module = self.probe.model.get_input_embeddings()  # type: ignore[operator]
             with torch.no_grad(), self.probe.quiet():  # hooks on embeddings may draw noise in training mode (NEFTune)
                 embeddings = embed(inputs["input_ids"])
-            self.prompts.add(embeddings[:, 1:], mask, layout)
+            (self.prompts if ring is None else ring).add(embeddings[:, 1:], mask, layout)
 
-    def add_first(self, tokens: Tensor) -> None:
-        """Count samples that are trained on for the first time, scored or not, by their numbers of targets [n]."""
-        self._first += torch.stack([(tokens > 0).sum(), tokens.sum()])
+    def add_visits(self, tokens: Tensor, first: Tensor) -> None:
+        """Count samples that are trained on, scored or not, by their numbers of targets [n]; ``first``: not before."""
+        self._first += torch.stack([((tokens > 0) & first).sum(), (tokens * first).sum()])
+        self._visited += (tokens > 0).sum()
 
     def add_lengths(self, nll: Tensor, tokens: Tensor) -> None:
         """Take note of code lengths [n] found by the training forward, of samples with ``tokens`` targets [n]."""
@@ -101,8 +103,10 @@ class Recorder:
                 "these samples, or lower the learning rate.",
             )
 
-    def look_back(self, whole: bool = False) -> None:
+    def look_back(self, step: int, whole: bool = False) -> None:
         """Score some of the past batches again under the present weights, and a fixed panel of anchors."""
+        if not whole:
+            self.live.twins.look(step)
         visits = self.reservoir.visits if whole else self.reservoir.draw(_LOOKS)
         if visits:
             now = [self.probe.nll(v.inputs, v.layout) for v in visits]
@@ -111,9 +115,7 @@ class Recorder:
             first, now_nll = torch.cat([v.first_nll for v in visits]), torch.cat(now)
             news = (tokens > 0) & first.isfinite() & now_nll.isfinite()
             self._pairs = (first[news], now_nll[news], tokens[news]) if news.any() else None
-        layouts = [self.probe.task.layout(batch) for batch in self._panel]
-        nll = [self.probe.nll(batch, layout) for batch, layout in zip(self._panel, layouts, strict=True)]
-        self._anchor_nll = torch.cat(nll).mean()
+        self.panel.look(whole)
 
     def _check_alone(self, visit: Visit, together: Tensor) -> None:
         """Warn, once, if a sample scores otherwise alone than among the others of its batch."""
@@ -132,7 +134,7 @@ class Recorder:
                 "segments apart), at padding without an attention mask, or at kernels that are not deterministic.",
             )
 
-    def window(self, acts: bool) -> dict[str, float]:
+    def window(self, acts: bool, step: int) -> dict[str, float]:
         """Numbers since the last call; every rank must call it. ``acts``: whether a policy may drop samples."""
         with self.run.sync_context():
             run = self.run.summary()
@@ -141,15 +143,15 @@ class Recorder:
             **self._gains(self.gain, acts),
             "coverage": run["coverage"],
             **_per_sample_and_token(nll),
+            **flat(self.panel.values()),
+            **self._twins(step, total),
         }
-        if self._anchor_nll is not None:
-            values["anchor_nll"] = self._anchor_nll
         pairs = self._all_pairs()
         if pairs is not None:
             values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
         if (information_gain := self._information_gain()) is not None:
             values["information_gain"] = information_gain
-        self._pairs = self._anchor_nll = None  # of this moment, and not to be shown again
+        self._pairs = self.panel.nll = None  # of this moment, and not to be shown again
         self.gain.reset()
         self._nll.zero_()
         first = float(total[0])
@@ -171,11 +173,17 @@ class Recorder:
         moment = {k: v for k, v in self.latest.items() if not k.startswith(("ggmi/gain", "ggmi/kept"))}
         return {**moment, **run, "ggmi/nonfinite": float(self.nonfinite)}
 
-    def ggmi(self, shadow: Shadow) -> dict[str, float]:
-        """GGMI of the run, its terms in total, per sample and per token; every rank must call it."""
+    def ggmi(self, shadow: Shadow, step: int) -> dict[str, float]:
+        """GGMI of the run in both forms, its terms in total, per sample and per token; every rank must call it."""
         pairs, total = self._all_pairs(), sum_over_ranks(self._first)
-        if pairs is None:
-            return {}
+        values = {**flat(self.panel.values()), **self._twins(step, total, at_the_end=True)}
+        values |= {"synthetic_samples": total[0], "synthetic_tokens": total[1]}
+        if pairs is not None:
+            values |= self._mixture(shadow, pairs, total)
+        return self._publish(values)
+
+    def _mixture(self, shadow: Shadow, pairs: Pairs, total: Tensor) -> dict[str, Tensor]:
+        """The mixture form of everything."""
         first, now, tokens = pairs
         terms = ggmi_terms(
             shadow.first_nll,
@@ -187,17 +195,30 @@ class Recorder:
             synthetic_total=float(total[0]),
             confidence=0.95,
         )
-        self.estimators["ggmi"] = f"mixture, given {terms.conditioning}"
-        values = {"weight_information": weight_information(first, now, total=float(total[0]))}
-        if self._anchor_nll is not None:
-            values["anchor_nll"] = self._anchor_nll
-        for name, term in terms._asdict().items():
-            if isinstance(term, Interval):
-                name = name if name == "ggmi" or not name.startswith("per_") else f"ggmi_{name}"
-                values |= {name: term.value, f"{name}_low": term.low, f"{name}_high": term.high}
-            elif isinstance(term, Tensor):
-                values[name] = term
-        return self._publish(values)
+        self.estimators["ggmi_mixture"] = f"mixture, given {terms.conditioning}"
+        values = {
+            "ggmi_mixture": terms.ggmi,
+            "ggmi_mixture_per_sample": terms.per_sample,
+            "ggmi_mixture_per_token": terms.per_token,
+            "anchor_information_mixture": terms.anchor_information,
+            "synthetic_information_mixture": terms.synthetic_information,
+            "anchor_samples_mixture": terms.anchor_samples,
+            "anchor_tokens_mixture": terms.anchor_tokens,
+            "weight_information": weight_information(first, now, total=float(total[0])),
+        }
+        return flat(values)
+
+    def _twins(self, step: int, total: Tensor, at_the_end: bool = False) -> dict[str, Tensor]:
+        """What twins say; what they said once is forgotten when there are none any more."""
+        find = self.live.finish if at_the_end else self.live.window
+        found = find(step, total, float(sum_over_ranks(self._visited)))
+        self.estimators |= self.live.estimators
+        if found is None:
+            for name in KEYS:
+                for end in ("", "_low", "_high"):
+                    self.latest.pop(f"ggmi/{name}{end}", None)
+            return {}
+        return flat(found)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything accumulated."""
@@ -207,7 +228,9 @@ class Recorder:
             "reservoir": self.reservoir.state_dict(),
             "prompts": vars(self.prompts),
             "latest": self.latest,
-            "counts": (self._nll, self._nll_of_run, self._first, self.nonfinite),
+            "counts": (self._nll, self._nll_of_run, self._first, self._visited, self.nonfinite),
+            "live": self.live.state_dict(),
+            "panel": self.panel.best,
             "news": (self.finds_news, self._first_at_log, self.found_gain),
             "warned": sorted(self._warned),
         }
@@ -222,7 +245,9 @@ class Recorder:
         self.reservoir.load_state_dict(state["reservoir"])
         vars(self.prompts).update(state["prompts"])
         self.latest = state["latest"]
-        self._nll, self._nll_of_run, self._first, self.nonfinite = state["counts"]
+        self._nll, self._nll_of_run, self._first, self._visited, self.nonfinite = state["counts"]
+        self.live.load_state_dict(state["live"])
+        self.panel.best = state["panel"]
         self.finds_news, self._first_at_log, self.found_gain = state["news"]
         self._warned = set(state["warned"])
 

@@ -17,11 +17,13 @@ from ggmi_callbacks.tasks import Inputs, Layout
 
 @dataclass
 class Visit:
-    """A batch of samples that were trained on, and their code lengths when first seen."""
+    """A batch of samples that were trained on, and what is known of them."""
 
     inputs: Inputs
     layout: Layout
-    first_nll: Tensor  # [n], nats
+    first_nll: Tensor  # [n], nats, when first seen; empty where nobody asks for it
+    source: Tensor | None = None  # [n], codes
+    reference: Tensor | None = None  # [n], nats under fixed weights, once they were found
 
 
 class Reservoir:
@@ -48,14 +50,14 @@ class Reservoir:
     def state_dict(self) -> dict[str, Any]:
         """Batches and the state of the draw."""
         return {
-            "visits": [(v.inputs, vars(v.layout), v.first_nll) for v in self.visits],
+            "visits": [{**vars(v), "layout": vars(v.layout)} for v in self.visits],
             "added": self._added,
             "random": self._random.getstate(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
-        self.visits = [Visit(inputs, Layout(**layout), nll) for inputs, layout, nll in state["visits"]]
+        self.visits = [Visit(**{**visit, "layout": Layout(**visit["layout"])}) for visit in state["visits"]]
         self._added = state["added"]
         self._random.setstate(state["random"])
 
@@ -65,6 +67,8 @@ class PromptRing:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.fresh = 0
+        """Samples that came since somebody set it to zero."""
         self._prompts: list[Tensor] = []
         self._outputs: list[Tensor] = []
 
@@ -74,6 +78,7 @@ class PromptRing:
         for mask, memory in ((prompt, self._prompts), (layout.target, self._outputs)):
             weighted = embeddings.float() * mask[..., None]
             memory.append(layout.total(weighted) / layout.total(mask)[:, None])  # NaN where a sample has no prompt
+        self.fresh += layout.n
         while sum(map(len, self._prompts[1:])) >= self.size:
             self._prompts.pop(0)
             self._outputs.pop(0)

@@ -36,7 +36,7 @@ class Schedule:
 
     def looks_back(self, step: int) -> bool:
         """Whether past batches are scored again now, at a logging step after ``step``."""
-        self._look_is_due = not self.budget.allows("probe")
+        self._look_is_due = not self.budget.allows("probe", then="twins")
         recent = self._looked_at is not None and step - self._looked_at < LOOK_EVERY
         if self._look_is_due or (self.budget.overhead is None and recent):
             return False

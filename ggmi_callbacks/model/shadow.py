@@ -88,6 +88,11 @@ class Shadow:
             self.rest = probe.snapshot(without=self.parameters)
         return {**self.rest, **self.parameters}
 
+    @property
+    def best(self) -> int:
+        """Passes over the anchors after which the held-out ones were shortest; 0 if no training shortened them."""
+        return int(self.heldout_lengths.double().mean(1).argmin())
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to score on after a restart."""
         return dict(vars(self))

@@ -12,7 +12,7 @@ improved: each of them is another chance to take noise for an improvement.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +90,34 @@ def run_shadow(
     progress: bool,
 ) -> ShadowRun:
     """Run ``epochs`` over ``fit`` from the live weights; the best parameters on ``held`` are kept."""
+    best: Parameters = {name: probe.trainable[name].detach().clone() for name in names}
+    lengths = [code_lengths(probe, held, best)]
+    shortest = float(lengths[0].double().mean())
+    title = f"GGMI shadow, lr {learning_rate:.0e}"
+    with tqdm(total=epochs * len(fit), desc=title, disable=not progress, leave=False) as bar:
+        first: list[Tensor] = []
+        for now in passes(probe, names, fit, learning_rate, epochs, first, bar.update):
+            lengths.append(code_lengths(probe, held, now))
+            mean = float(lengths[-1].double().mean())
+            bar.set_postfix(heldout_nats=f"{mean:.2f}")
+            if mean < shortest:
+                best, shortest = now, mean
+    return ShadowRun(best, torch.cat(first), torch.stack(lengths), learning_rate)
+
+
+def passes(
+    probe: Probe,
+    names: Sequence[str],
+    fit: Sequence[Inputs],
+    learning_rate: float,
+    epochs: int,
+    first: list[Tensor],
+    update: Callable[[], object] = lambda: None,
+) -> Iterator[Parameters]:
+    """Train on ``fit`` from the live weights, and yield the parameters after each pass.
+
+    Code lengths from before the first update on each batch go to ``first``; ``update`` is called after each batch.
+    """
     trainable = probe.trainable
     master = {k: trainable[k].detach().float().clone().requires_grad_() for k in names}
     optimiser = torch.optim.AdamW(list(master.values()), lr=learning_rate, weight_decay=0.0)
@@ -99,27 +127,13 @@ def run_shadow(
     def cast() -> Parameters:
         return {k: p.to(trainable[k].dtype) for k, p in master.items()}
 
-    def frozen() -> Parameters:
-        return {k: p.detach().clone() for k, p in cast().items()}
-
-    best, first = frozen(), []
-    lengths = [code_lengths(probe, held, best)]
-    shortest = float(lengths[0].double().mean())
-    title = f"GGMI shadow, lr {learning_rate:.0e}"
-    with tqdm(total=epochs * len(fit), desc=title, disable=not progress, leave=False) as bar:
-        for epoch in range(epochs):
-            for batch in fit:
-                nll = _step(probe, batch, cast(), optimiser, scaler)
-                if epoch == 0:
-                    first.append(nll)
-                bar.update()
-            now = frozen()
-            lengths.append(code_lengths(probe, held, now))
-            mean = float(lengths[-1].double().mean())
-            bar.set_postfix(heldout_nats=f"{mean:.2f}")
-            if mean < shortest:
-                best, shortest = now, mean
-    return ShadowRun(best, torch.cat(first), torch.stack(lengths), learning_rate)
+    for epoch in range(epochs):
+        for batch in fit:
+            nll = _step(probe, batch, cast(), optimiser, scaler)
+            if epoch == 0:
+                first.append(nll)
+            update()
+        yield {k: p.detach().clone() for k, p in cast().items()}
 
 
 def code_lengths(probe: Probe, batches: Sequence[Inputs], parameters: Parameters | None = None) -> Tensor:

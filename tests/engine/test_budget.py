@@ -54,6 +54,16 @@ def test_the_share_is_kept_and_made_use_of(clock: Clock, overhead: float, cost: 
     assert budget.share >= idle or all(count == steps for count in done.values())
 
 
+def test_work_that_follows_from_other_work_has_to_fit_too(clock: Clock) -> None:
+    budget = Budget(0.1, CPU)
+    train(budget, clock, 100, {"probe": 1.0, "twins": 1.0})  # both are spent when eleven seconds of 110 are
+    while not budget.allows("probe"):
+        train(budget, clock, 1, {})
+    assert not budget.allows("probe", then="twins")
+    train(budget, clock, 10, {})
+    assert budget.allows("probe", then="twins")
+
+
 def test_without_a_limit_everything_is_allowed(clock: Clock) -> None:
     assert train(Budget(None, CPU), clock, 20, {"score": 9.0}) == {"score": 20}
 

@@ -26,17 +26,18 @@ def test_a_run_has_every_number_that_the_log_promises(build) -> None:
     logs = loop.engine.log()
     promised = {"gain", "gain_low", "gain_high", "gain/good", "gain/bad", "kept/good", "kept/bad", "anchor_nll"}
     promised |= {"synthetic_nll", "loss_per_trained_token", "weight_information", "information_gain", "coverage"}
-    promised |= {"overhead"}
+    promised |= {f"anchor_{name}{end}" for name in ("advantage", "gap") for end in ("", "_low", "_high")} | {"overhead"}
     assert {f"ggmi/{name}" for name in promised} == logs.keys()
     assert all(type(value) is float and math.isfinite(value) for value in logs.values())
     assert logs["ggmi/gain_low"] < logs["ggmi/gain"] < logs["ggmi/gain_high"]
     final = loop.engine.finish()
-    assert {"ggmi/ggmi", "ggmi/anchor_information", "ggmi/synthetic_information"} <= final.keys()
-    difference = final["ggmi/anchor_information"] - final["ggmi/synthetic_information"]
-    assert final["ggmi/ggmi"] == pytest.approx(difference, rel=1e-6)
+    assert {"ggmi/ggmi_mixture", "ggmi/anchor_information_mixture"} <= final.keys()
+    difference = final["ggmi/anchor_information_mixture"] - final["ggmi/synthetic_information_mixture"]
+    assert final["ggmi/ggmi_mixture"] == pytest.approx(difference, rel=1e-6)
     results = loop.engine.results()
     assert results["estimators"]["weight_information"] == "mixture"
-    assert results["estimators"]["ggmi"].startswith("mixture")
+    assert results["estimators"]["ggmi_mixture"].startswith("mixture")
+    assert results["estimators"]["ggmi"].startswith("loss_difference")
     assert "matrix" in results["estimators"]["information_gain"]
     assert results["shadow"]["seconds"] > 0
 

@@ -54,8 +54,8 @@ def test_later_passes_do_not_shorten_the_first_code_lengths(build) -> None:
             now = -sum(float(CausalLM().log_probs(loop.model, batch).sum()) for batch in stream(2))
         loop.engine.log()
         found = loop.engine.finish()
-        numbers.append(found["ggmi/synthetic_information"])
-        assert found["ggmi/synthetic_information"] == pytest.approx(first - now, rel=1e-4)
+        numbers.append(found["ggmi/synthetic_information_mixture"])
+        assert found["ggmi/synthetic_information_mixture"] == pytest.approx(first - now, rel=1e-4)
     assert numbers[1] > numbers[0]
 
 

@@ -85,6 +85,16 @@ def test_only_a_filter_waits_and_once_a_step(make_model, monkeypatch, scorer, fo
         assert waits(loop, batch, monkeypatch) == expected
 
 
+def test_the_batch_after_a_look_is_evaluated_without_waiting(make_model, monkeypatch) -> None:
+    model = make_model(vocab_size=VOCABULARY, attn_implementation="eager")
+    loop = builder(lambda **_: model)(Monitor(), overhead=0.99)
+    before, after = stream(2)
+    waits(loop, before, monkeypatch)
+    loop.engine.recorder.live.twins.look(step=1)
+    assert waits(loop, after, monkeypatch) == []
+    assert loop.engine.recorder.live.twins.collect() == 4
+
+
 def test_what_waits_is_counted(monkeypatch) -> None:
     with counting(monkeypatch) as mode:
         x = torch.ones(3)

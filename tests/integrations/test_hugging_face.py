@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from ggmi_callbacks import Filter, GradientScorer, LikelihoodScorer, LookaheadScorer, Monitor, Reweight
 
 from .._loop import Pattern
-from ._jobs import BOTH, EqualGains, callback_class, gradients_of_first_step, handwritten_gradients, losses, weights
+from .._sums import sums
+from ._jobs import (
+    BOTH,
+    EqualGains,
+    callback_class,
+    gradients_of_first_step,
+    handwritten_gradients,
+    losses,
+    tokenised,
+    weights,
+)
 
 ACCUMULATION = pytest.mark.parametrize("accumulation", [1, 4])
 
@@ -105,17 +116,33 @@ def test_logs_reach_history_and_tensorboard(kind, make_trainer, tmp_path):
     names = {
         *("gain", "gain_low", "gain_high", "gain/right", "gain/wrong", "kept/right", "kept/wrong", "anchor_nll"),
         *("synthetic_nll", "weight_information", "information_gain", "coverage", "overhead"),
-        *("ggmi", "anchor_information", "synthetic_information"),
+        *("ggmi_mixture", "anchor_information_mixture", "synthetic_information_mixture", "anchor_gap"),
     }
     assert {f"ggmi/{name}" for name in names} <= keys
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     board = EventAccumulator(str(events)).Reload().Tags()["scalars"]
     assert {f"train/ggmi/{name}" for name in names} <= set(board)
     results = callback.results()
+    assert results["ggmi/ggmi_mixture"] == pytest.approx(
+        results["ggmi/anchor_information_mixture"] - results["ggmi/synthetic_information_mixture"], abs=1e-3
+    )
+    assert "matrix" in results["estimators"]["information_gain"]
+
+
+@BOTH
+def test_samples_held_out_are_twins_in_every_epoch(kind, make_trainer, tokenizer):
+    held = Dataset.from_list(sums(16, seed=2)).remove_columns("source")
+    held = tokenised(held, tokenizer) if kind == "trainer" else held
+    trainer, callback = make_trainer(kind, Monitor(), callback={"heldout": held}, num_train_epochs=2)
+    trainer.train()
+    results = callback.results()
+    assert results["ggmi/generalization_gap_low"] < results["ggmi/generalization_gap"]
     assert results["ggmi/ggmi"] == pytest.approx(
         results["ggmi/anchor_information"] - results["ggmi/synthetic_information"], abs=1e-3
     )
-    assert "matrix" in results["estimators"]["information_gain"]
+    assert "memorised" in results["verdict"]
+    with pytest.raises(TypeError, match=r"`heldout` must be samples.*got 0\.02.*train_test_split"):
+        make_trainer(kind, Monitor(), callback={"heldout": 0.02})
 
 
 @BOTH

@@ -28,7 +28,7 @@ def test_language_model_unchanged(policy, precision, make_model, tokenizer, tmp_
     trainer = fit(module, callback, loader, tmp_path, precision=precision, val=loader, max_epochs=2)
     assert len(callback.ledger) == 48
     assert {"ggmi/gain", "ggmi/coverage", "ggmi/gain/right", "ggmi/anchor_nll"} <= set(trainer.logged_metrics)
-    assert "ggmi/ggmi" in callback.results()
+    assert "ggmi/ggmi_mixture" in callback.results()
     assert not hasattr(module.model, "_loss_function")
     if callback.policy.acts:
         assert len(set(callback.ledger.table["weight"].to_pylist())) > 1

@@ -146,7 +146,7 @@ def test_steps_are_logged_where_the_trainer_logs_none(job, tmp_path):
         enable_checkpointing=None,
         log_every_n_steps=None,
     )
-    assert "ggmi/ggmi" in callback.results()
+    assert "ggmi/ggmi_mixture" in callback.results()
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

@@ -1,0 +1,203 @@
+"""Twins without holding anything back: samples that were trained on, beside samples of the same law that were not.
+
+    gap = E[loss of a sample not trained on] - E[loss of a sample trained on]       nats per token, one and the same W
+
+In a first epoch over shuffled data the samples still to come are such twins of those in the past. A *look* evaluates a
+batch from the whole past at a logging step (in), and the next batch to come before the update that uses it (out): the
+same weights, the same mode, and nothing changes for the run. Where samples are held out for good they are the twins,
+in any epoch. Losses are calibrated by the shadow, which saw neither (:mod:`ggmi_callbacks.functional._twins`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from ggmi_callbacks.distributed import is_distributed, rank_and_size
+from ggmi_callbacks.engine.replay import Reservoir, Visit
+from ggmi_callbacks.functional._twins import calibrated
+from ggmi_callbacks.model import Parameters, Probe
+from ggmi_callbacks.tasks import Inputs, Layout
+
+_PAST = 32  # batches of the past that are kept
+_MOST = 4096  # pairs that are kept
+_FIELDS = 4  # of a sample: nll, nll under the fixed weights, tokens, source
+FEWEST = 8
+"""Pairs below which nothing is said of them."""
+
+
+@dataclass
+class Pairs:
+    """Pairs of twins, one of which the weights of the moment were trained on; nats."""
+
+    step: Tensor  # [k] of the look
+    nll: Tensor  # [2, k]; in, out
+    reference: Tensor  # [2, k] the same under the fixed weights, NaN where there are none
+    tokens: Tensor  # [2, k]
+    source: Tensor  # [2, k] codes
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def since(self, step: int) -> Pairs:
+        """The pairs of looks after ``step``."""
+        return self._select(self.step > step)
+
+    def last(self, n: int) -> Pairs:
+        """The ``n`` pairs that were found last."""
+        return self._select(slice(len(self) - n, None))
+
+    def losses(self, per_token: bool = True) -> tuple[Tensor, Tensor]:
+        """Calibrated losses of the samples in and out, [k] each, nats per token or per sample."""
+        scale = self.tokens if per_token else torch.ones_like(self.tokens)
+        (inside, outside), (known, unknown) = self.nll / scale, self.reference / scale
+        return calibrated(inside, outside, known, unknown)
+
+    def unseen(self) -> Pairs:
+        """Pairs of two samples that were both not trained on, of one look each: the null control."""
+        even, odd = _neighbours(self.step)
+        nll, reference, tokens, source = (torch.stack((x[1, even], x[1, odd])) for x in list(vars(self).values())[1:])
+        return Pairs(self.step[even], nll, reference, tokens, source)
+
+    def _select(self, which: Tensor | slice) -> Pairs:
+        return Pairs(*(field[..., which] for field in vars(self).values()))
+
+
+class Twins:
+    """Collects pairs of twins; nothing here waits for the device but :meth:`collect`.
+
+    Args:
+        probe: the model and its task.
+        reference: fixed weights, trained on none of the samples, by which losses are calibrated.
+        heldout: batches that are never trained on and codes of their sources [n]; without any, samples still to come
+            are the twins.
+        seed: of the draws.
+        device: where numbers are kept.
+
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        reference: Parameters,
+        heldout: Sequence[tuple[Inputs, Tensor]],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.probe, self.reference = probe, reference
+        self.past = Reservoir(_PAST, seed)
+        self.over = False
+        """Whether samples come again and none is held out, so that there are no twins any more."""
+        self._heldout = [self._visit(batch, source) for batch, source in heldout]
+        self._next = 0  # of the held-out batches
+        self._inside: Tensor | None = None  # evaluated at a logging step, and waiting for the next batch
+        self._new = self._rows = torch.empty(1 + 2 * _FIELDS, 0, dtype=torch.float64, device=device)
+
+    def look(self, step: int) -> None:
+        """Evaluate a batch of the past now, and its twins: held-out ones now, the next samples when they come."""
+        visits = [] if self.over else self.past.draw(1)
+        if not visits:
+            return
+        inside = self._measure(visits[0])
+        if self._heldout:
+            self._pair(step, inside, self._measure(self._heldout[self._next % len(self._heldout)]))
+            self._next += 1
+        else:
+            self._inside = inside
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next batch is to be evaluated before it is trained on."""
+        return self._inside is not None
+
+    def meet(self, step: int, inputs: Inputs, layout: Layout, source: Tensor, first: Tensor) -> None:
+        """Take a batch that is about to be trained on; ``first`` [n] says which of its samples have not been yet."""
+        visit = Visit(inputs, layout, first_nll=torch.empty(0), source=source)
+        if self._inside is not None:
+            outside = self._measure(visit)
+            outside[0] = outside[0].masked_fill(~first, float("nan"))
+            self._pair(step, self._inside, outside)
+            self._inside = None
+        if not self.over:
+            self.past.add(visit)
+
+    def look_at_all(self, step: int) -> None:
+        """Evaluate what is held out, and as many samples of the past; ranks share the held-out batches."""
+        rank, size = rank_and_size()
+        outside = [self._measure(visit) for visit in self._heldout[rank::size][:_PAST]]
+        inside: list[Tensor] = []
+        for visit in self.past.draw(_PAST):
+            if sum(found.shape[1] for found in inside) < sum(found.shape[1] for found in outside):
+                inside.append(self._measure(visit))
+        if inside:
+            self._pair(step, torch.cat(inside, 1), torch.cat(outside, 1))
+
+    def collect(self) -> int:
+        """Pool what all ranks have found since the last call; the number of new pairs. Every rank must call it."""
+        new = self._new
+        if is_distributed():
+            new = torch.cat(gather_all_tensors(new.T.contiguous())).T
+        whole = new[[1, 5, 3, 7]].isfinite().all(0) & (new[3] > 0) & (new[7] > 0)
+        new = new[:, whole]
+        self._new = new[:, :0]
+        self._rows = torch.cat([self._rows, new], 1)[:, -_MOST:]
+        return new.shape[1]
+
+    def pairs(self) -> Pairs:
+        """All pairs that were collected."""
+        step, inside, outside = self._rows.split([1, _FIELDS, _FIELDS])
+        nll, reference, tokens, source = torch.stack((inside, outside), 1)
+        return Pairs(step[0], nll, reference, tokens, source)
+
+    def stop(self) -> None:
+        """Give up: what is left of the run trains on its samples again."""
+        self.over, self._inside = True, None
+        self.past.visits.clear()
+        self._new = self._rows = self._rows[:, :0]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are samples that are never trained on."""
+        return bool(self._heldout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Pairs, the past, and where the draws are."""
+        names = ("over", "_next", "_inside", "_new", "_rows")
+        return copy.deepcopy({"past": self.past.state_dict(), **{name: getattr(self, name) for name in names}})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        state = copy.deepcopy(state)
+        self.past.load_state_dict(state.pop("past"))
+        vars(self).update(state)
+
+    def _visit(self, batch: Inputs, source: Tensor) -> Visit:
+        return Visit(batch, self.probe.task.layout(batch, len(source)), first_nll=torch.empty(0), source=source)
+
+    def _measure(self, visit: Visit) -> Tensor:
+        """Nll now, nll under the fixed weights, tokens and source of each sample of ``visit``, [4, n]."""
+        if visit.reference is None:
+            visit.reference = self.probe.nll(visit.inputs, visit.layout, self.reference)
+        now = self.probe.nll(visit.inputs, visit.layout)
+        assert visit.source is not None
+        return torch.stack([x.double() for x in (now, visit.reference, visit.layout.tokens, visit.source)])
+
+    def _pair(self, step: int, inside: Tensor, outside: Tensor) -> None:
+        n = min(inside.shape[1], outside.shape[1])
+        steps = torch.full_like(inside[:1, :n], step)
+        self._new = torch.cat([self._new, torch.cat([steps, inside[:, :n], outside[:, :n]])], 1)
+
+
+def _neighbours(step: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of two samples each of one look, drawn without regard to their places in the batch."""
+    draw = torch.rand(len(step), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    order = (step + draw.to(step)).argsort()
+    even, odd = order[: len(order) // 2 * 2].view(-1, 2).T
+    same = step[even] == step[odd]
+    return even[same], odd[same]
