@@ -92,6 +92,10 @@ class SampleData:
             raise ValueError(f"the training set has no column {name!r}; it has {_names(self._rows)}.")
         return found
 
+    def tokens(self, index: int) -> dict[str, Any]:
+        """The tokenised row of one sample."""
+        return self._tokens[index]
+
     @property
     def prompts(self) -> list[tuple[int, ...]]:
         """Token ids before the first target of each sample."""
