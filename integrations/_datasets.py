@@ -9,7 +9,7 @@ import datasets
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ggmi_callbacks.data import Numbered, SampleData
-from ggmi_callbacks.tasks import SAMPLE_KEY
+from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,35 @@ class Samples:
     """Most samples in a row."""
     table: SampleData | None = None
     """What scorers may read of the samples, by id; None for a stream."""
+
+
+class Decoded:
+    """Texts of a tokenised training set by sample id, as the model reads them; a prompt is what has no targets.
+
+    Args:
+        samples: of the training set.
+        tokenizer: of the trainer.
+
+    """
+
+    def __init__(self, samples: SampleData, tokenizer: Any) -> None:
+        self._samples, self._tokenizer = samples, tokenizer
+
+    @classmethod
+    def of(cls, samples: SampleData | None, tokenizer: Any) -> Decoded | None:
+        """The texts, or None if they cannot be had."""
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+        known = samples is not None and len(samples) and "input_ids" in samples.tokens(0)
+        return cls(samples, tokenizer) if known and hasattr(tokenizer, "decode") else None  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        if not 0 <= index < len(self._samples):
+            raise IndexError(index)
+        row = self._samples.tokens(index)
+        ids, labels = list(row["input_ids"]), row.get("labels")
+        begin = 0 if labels is None else next((i for i, label in enumerate(labels) if label != IGNORE), 0)
+        pieces = (self._tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:begin], ids[begin:]))
+        return dict(zip(("prompt", "completion"), pieces, strict=True))
 
 
 def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0) -> Samples:
