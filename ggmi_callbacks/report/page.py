@@ -129,7 +129,7 @@ def _about(read: Source, found: Samples) -> list[str]:
     named = [("scorer", read.results.get("scorer")), ("policy", read.results.get("policy"))]
     visits = len(read.table)
     return [
-        *(f"{what} {value}" for what, value in named if value),
+        *(f"{what} {harmless(str(value), NAME, mark=False)}" for what, value in named if value),
         f"{len(found):,} samples" + (f" in {visits:,} visits" if visits > len(found) else ""),
         f"written on {datetime.now():%d %B %Y} by ggmi-callbacks {ggmi_callbacks.__version__}",
     ]

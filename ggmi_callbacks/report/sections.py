@@ -16,6 +16,15 @@ from ggmi_callbacks.report.words import meaning
 
 _FORMS = {"": "GGMI", "_mixture": "GGMI from code lengths"}
 
+_MIXTURE = (
+    "Above zero, training on this data stores less than training on the anchors would; in this form what is learned of "
+    "the task and what is memorised of the sample count together."
+)
+_TWINS = (
+    "Above zero, training on this data stores less that is special to its sample than training on the anchors would; "
+    "each term is a lower bound."
+)
+
 
 def of_key(results: Mapping[str, Any], key: str, per: float = 1.0) -> Mean | None:
     """The number ``ggmi/<key>`` with its interval, divided by ``per``; None if it was not measured."""
@@ -41,6 +50,8 @@ class Form:
 
     title: str
     estimator: str
+    note: str
+    """What a value above zero says in this form."""
     terms: list[Term]
     """Per sample, to be drawn on one scale."""
     others: list[Term]
@@ -71,7 +82,9 @@ def _form(results: Mapping[str, Any], suffix: str) -> Form | None:
     if (token := of_key(results, f"ggmi{suffix}_per_token")) is not None:
         others.append(Term("GGMI per token", token))
     axis = Axis.over(0.0, *(x for t in terms for x in (t.mean.value, t.mean.low, t.mean.high)))
-    return Form(_FORMS[suffix], (results.get("estimators") or {}).get(f"ggmi{suffix}", ""), terms, others, axis)
+    estimator = (results.get("estimators") or {}).get(f"ggmi{suffix}", "")
+    mixture = bool(suffix) or estimator.startswith("mixture")
+    return Form(_FORMS[suffix], estimator, _MIXTURE if mixture else _TWINS, terms, others, axis)
 
 
 def gaps(results: Mapping[str, Any]) -> list[Term]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -64,7 +65,8 @@ def read_source(source: Any, texts: Any) -> Source:
     if isinstance(source, str | PathLike):
         table = _read(Path(fspath(source)))
         own = _Columns(table) if set(COLUMNS) & set(table.column_names) else None
-        return Source(table, {}, None, own if texts is None else texts)
+        scorer = _scorer(table)
+        return Source(table, {"scorer": scorer} if scorer else {}, scorer, own if texts is None else texts)
     if isinstance(source, Ledger):
         return Source(source.table, {}, None, texts)
     if not hasattr(source, "ledger") or not hasattr(source, "results"):
@@ -90,6 +92,12 @@ def _read(path: Path) -> pa.Table:
             "`ggmi score` wrote."
         )
     return table
+
+
+def _scorer(table: pa.Table) -> str | None:
+    """The scorer that an offline scoring names in its file; None in a ledger's."""
+    stamp = (table.schema.metadata or {}).get(b"ggmi_scored")
+    return json.loads(stamp).get("scorer") if stamp else None
 
 
 class _Columns:

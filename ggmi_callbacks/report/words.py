@@ -60,12 +60,20 @@ def meaning(key: str) -> str:
 
 
 def unit_of(scorer: Any) -> str:
-    """Unit of the gains of ``scorer``, or of the scorer of this name; if it is not known, both that it may be."""
+    """Unit of the gains of ``scorer``, or of one that is written out; if it is not known, both that it may be.
+
+    Example:
+        >>> unit_of("LikelihoodScorer(normalize='token')"), unit_of("JointScorer")
+        ('nats per token', 'spreads of the anchors')
+
+    """
     if scorer is None:
         return ANY_UNIT
-    if getattr(scorer, "normalize", None) == "token":
-        return "nats per token"
-    return _UNITS.get(scorer if isinstance(scorer, str) else type(scorer).__name__, "nats per sample")
+    name, _, settings = (scorer if isinstance(scorer, str) else type(scorer).__name__).partition("(")
+    if name in _UNITS:
+        return _UNITS[name]
+    by_token = getattr(scorer, "normalize", None) == "token" or "normalize='token'" in settings
+    return "nats per token" if by_token else "nats per sample"
 
 
 def gain_note(unit: str) -> str:

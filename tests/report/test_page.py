@@ -108,6 +108,7 @@ def test_a_run_shows_ggmi_its_terms_and_its_cost(engine, tmp_path):
         each = results[f"ggmi/{side}_information"] / results[f"ggmi/{side}_samples"]
         assert float(value.split()[0].replace("\N{MINUS SIGN}", "-")) == pytest.approx(each, rel=0.1, abs=0.1)
     assert "Estimator: mixture" in text
+    assert "what is memorised of the sample count together" in text
     assert "LikelihoodScorer" in text
     assert "Filter(keep=0.5" in text
     assert "Shadow run" in text
@@ -166,6 +167,15 @@ def test_a_file_of_scores_needs_no_more_than_gains_and_may_bring_texts(tmp_path)
     assert "Thus." in page
     assert "Gain over steps" not in page
     assert row(page, "no source")[0] == "2"
+
+
+def test_a_file_of_scores_says_which_scorer_and_so_which_unit(tmp_path):
+    stamp = {"ggmi_scored": json.dumps({"scorer": "LikelihoodScorer(normalize='token')"})}
+    parquet.write_table(pa.table({"gain": [0.5, -1.0]}).replace_schema_metadata(stamp), tmp_path / "scored.parquet")
+    text = plain(written(tmp_path / "scored.parquet", tmp_path))
+    assert "scorer LikelihoodScorer(normalize='token')" in text
+    assert "nats per token" in text
+    assert "the scorer's own unit" not in text
 
 
 def test_a_page_of_a_hundred_thousand_rows_is_small_and_names_what_it_searches(tmp_path):
