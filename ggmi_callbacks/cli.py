@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 from ggmi_callbacks._extras import extra
+from ggmi_callbacks.cli_report import report
 
 with extra("cli", "The command line"):
     import typer
 
 app = typer.Typer(help="Generalisation gain via mutual information.", no_args_is_help=True, add_completion=False)
+app.command()(report)
 
 _MOST_SEED = 2**32 - 1  # the most that every library seeded from it takes
 

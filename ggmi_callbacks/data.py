@@ -143,6 +143,19 @@ class SampleData:
         """The answer of each sample as text; None if nobody said how tokens are decoded."""
         return None if self._decode is None else [self._decode(ids) for ids in self.answers]
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether tokens are there and can be decoded."""
+        return self._decode is not None and len(self) > 0 and "input_ids" in _names(self._tokens)
+
+    def text(self, index: int) -> dict[str, str]:
+        """Prompt and completion of one sample as the model reads them; a prompt is what has no targets."""
+        assert self._decode is not None
+        row = self._tokens[index]
+        ids, labels = list(row["input_ids"]), row.get("labels")
+        begin = 0 if labels is None else _begin(labels) % len(ids)  # without targets all of it is the completion
+        return {"prompt": self._decode(ids[:begin]), "completion": self._decode(ids[begin:])}
+
     def batch(self, ids: Sequence[int]) -> Inputs:
         """Model inputs of some samples, padded on the right."""
         rows = [self._tokens[int(i)] for i in ids]

@@ -32,6 +32,18 @@ class Samples:
     """What scorers may read of the samples, by id; None for a stream."""
 
 
+class Decoded:
+    """Texts of a tokenised training set by sample id, as the model reads them."""
+
+    def __init__(self, samples: SampleData) -> None:
+        self._samples = samples
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        if not 0 <= index < len(self._samples):
+            raise IndexError(index)
+        return self._samples.text(index)
+
+
 def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0, tokenizer: Any = None) -> Samples:
     """Samples of a training set of which each row is one.
 

@@ -43,12 +43,12 @@ except ImportError:  # pragma: no cover - pytorch_lightning alone
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from ggmi_callbacks.engine import GainEngine
-from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.integrations._language_model import find_language_model
 from ggmi_callbacks.integrations._lightning_anchors import anchor_batches, take
 from ggmi_callbacks.integrations._lightning_trainer import autocast_dtype, batch_capacity, check_strategy, peak_rate
 from ggmi_callbacks.integrations._own_loss import own_loss
 from ggmi_callbacks.integrations._ranks import gather_states, own_state
+from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import CausalLM, SampleLoss
@@ -57,7 +57,7 @@ from ggmi_callbacks.weighting.attach import attach
 _BASES = tuple(dict.fromkeys((Callback, pytorch_lightning.Callback)))  # one class may not serve the other's trainer
 
 
-class GGMICallback(*_BASES):  # type: ignore[misc]
+class GGMICallback(Results, *_BASES):  # type: ignore[misc]
     """Monitors, filters or reweights the training samples of a LightningModule by their gain.
 
     A callback serves one ``fit`` at a time, and a second one anew. After it, however it ends, module and trainer are
@@ -134,15 +134,6 @@ class GGMICallback(*_BASES):  # type: ignore[misc]
         if self._engine is None:
             raise RuntimeError("nothing has been measured yet: call `trainer.fit` first.")
         return self._engine
-
-    @property
-    def ledger(self) -> Ledger:
-        """Table of step, id, source, gain, weight, kept and nll; see :class:`~ggmi_callbacks.Ledger`."""
-        return self.engine.ledger
-
-    def results(self) -> dict[str, Any]:
-        """Return the numbers of the run, the estimators behind them and the shadow's cost."""
-        return self.engine.results()
 
     # -- events ------------------------------------------------------------------------------------------------------
 

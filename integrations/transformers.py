@@ -30,14 +30,14 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
-from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.integrations import _checks, _compat
 from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors, read_heldout
 from ggmi_callbacks.integrations._checkpoint import load_state, save_state
-from ggmi_callbacks.integrations._datasets import Samples, read_samples
+from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_samples
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
 from ggmi_callbacks.integrations._refill import refilled
+from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
@@ -48,7 +48,7 @@ _STRANGER = (
 )
 
 
-class GGMICallback(TrainerCallback):
+class GGMICallback(Results, TrainerCallback):
     """Monitors, filters or reweights the training samples of a ``Trainer`` by their gain.
 
     A trainer with a ``compute_loss`` of its own may be filtered: its loss sees the rows that are kept, and divides by
@@ -127,13 +127,13 @@ class GGMICallback(TrainerCallback):
         return self._engine
 
     @property
-    def ledger(self) -> Ledger:
-        """Table of step, id, source, gain, weight, kept and nll; see :class:`~ggmi_callbacks.Ledger`."""
-        return self.engine.ledger
+    def texts(self) -> Decoded | None:
+        """What the model read of each sample; None for a stream, or without a tokenizer.
 
-    def results(self) -> dict[str, Any]:
-        """Return the numbers of the run, the estimators behind them and the shadow's cost."""
-        return self.engine.results()
+        Without one, the columns of the training set may still hold texts: give ``report(texts=...)``.
+        """
+        table = self._samples.table
+        return Decoded(table) if table is not None and table.has_texts else None
 
     # -- what a subclass for another trainer overrides ---------------------------------------------------------------
 

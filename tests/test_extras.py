@@ -13,7 +13,7 @@ import ggmi_callbacks
 
 ROOT = Path(ggmi_callbacks.__file__).parent
 CORE = {"torch", "torchmetrics", "numpy", "pyarrow", "tqdm"}
-OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer"}
+OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer", "jinja2"}
 
 
 BLOCK = """
@@ -72,6 +72,16 @@ metrics.WeightInformation(confidence=0.9)(x, noise)
             "import torch; from ggmi_callbacks.metrics import Gain; Gain().plot(torch.tensor(1.0))",
             "`plot` needs matplotlib: pip install 'ggmi-callbacks[plot]'",
         ),
+        (
+            "matplotlib",
+            "from ggmi_callbacks import Ledger; Ledger().plot()",
+            "`plot` needs matplotlib: pip install 'ggmi-callbacks[plot]'",
+        ),
+        (
+            "jinja2",
+            "import ggmi_callbacks as g; from ggmi_callbacks.report import report; report(g.Ledger(), 'gain.html')",
+            "The report page needs jinja2: pip install 'ggmi-callbacks[report]'",
+        ),
     ],
 )
 def test_what_needs_an_extra_names_it(missing: str, code: str, message: str) -> None:
@@ -103,6 +113,7 @@ def test_the_core_depends_on_five_packages_and_each_extra_on_what_its_errors_nam
     assert names["plot"] == {"matplotlib"}
     assert names["cli"] == {"typer"}
     assert names["labels"] == {"scikit-learn"}
+    assert names["report"] == {"jinja2"}
     assert names["verify"] == {"ggmi-callbacks[plot]", "scikit-learn", "threadpoolctl"}
     (whole,) = (name for name in names["dev"] if name.startswith("ggmi-callbacks["))
     assert set(whole.removeprefix("ggmi-callbacks[").removesuffix("]").split(",")) == set(names) - {"dev"}

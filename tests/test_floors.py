@@ -14,14 +14,15 @@ import pytest
 import ggmi_callbacks
 
 FLOORS = [
-    {"functional", "distributed", "_extras"},
+    {"functional", "distributed", "rows", "_extras"},
     {"tasks", "metrics"},
     {"model", "data", "policies"},
     {"scorers"},
     {"engine"},
-    {"weighting"},
+    {"weighting", "report"},
     {"integrations", "verification"},
-    {"report", "cli"},
+    {"cli_report"},
+    {"cli"},
     {"__main__"},
 ]
 """Rooms from the ground upwards; rooms of one floor do not import each other."""

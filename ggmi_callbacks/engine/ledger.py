@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ggmi_callbacks._extras import extra
 from ggmi_callbacks.distributed import is_distributed
+from ggmi_callbacks.engine.ledger_view import draw, to_html
 
 if TYPE_CHECKING:
     import datasets
+    from matplotlib.axes import Axes
 
 SCHEMA = pa.schema(
     [
@@ -140,6 +143,29 @@ class Ledger:
     def to_parquet(self, path: str | PathLike[str]) -> None:
         """Write the table to ``path``."""
         pq.write_table(self.table, path)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the distribution of gain over samples, kept and dropped.
+
+        Args:
+            ax: axes to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: without matplotlib, which extra ``plot`` brings along.
+
+        """
+        with extra("plot", "`plot`"):
+            from matplotlib import pyplot
+        ax = pyplot.subplots(layout="constrained")[1] if ax is None else ax
+        draw(ax, self.table)
+        return ax
+
+    def _repr_html_(self) -> str:
+        """Rows, sources, mean gain and share kept, for notebooks."""
+        return to_html(self.table)
 
     def state_dict(self) -> dict[str, Any]:
         """The flushed rows."""
