@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ColumnScorer,
         DataScorer,
         DistinctScorer,
+        FileScorer,
         GradientScorer,
         JointScorer,
         LikelihoodScorer,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         Scorer,
         TokenScorer,
     )
+    from ggmi_callbacks.scoring import score
     from ggmi_callbacks.tasks import CausalLM, SampleLoss, Task
     from ggmi_callbacks.weighting.attach import attach
 
@@ -59,6 +61,7 @@ _NAMES = {
         "ColumnScorer",
         "DataScorer",
         "DistinctScorer",
+        "FileScorer",
         "GradientScorer",
         "JointScorer",
         "LikelihoodScorer",
@@ -67,6 +70,7 @@ _NAMES = {
         "Scorer",
         "TokenScorer",
     ],
+    "scoring": ["score"],
     "tasks": ["CausalLM", "SampleLoss", "Task"],
     "weighting.attach": ["attach"],
 }
@@ -85,6 +89,7 @@ __all__ = [
     "DistinctScorer",
     "DivergenceBound",
     "EffectiveDiversity",
+    "FileScorer",
     "Filter",
     "GGMIUpperBound",
     "Gain",
@@ -114,6 +119,7 @@ __all__ = [
     "attach",
     "functional",
     "metrics",
+    "score",
 ]
 
 if not TYPE_CHECKING:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
-from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, Inputs, Task
+from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, CausalLM, Inputs, Task
+
+_CHUNK = 256  # samples whose fingerprints are found at once
 
 
 class Numbered(Dataset):
@@ -102,6 +106,31 @@ class SampleData:
         """Token ids of the targets of each sample."""
         return [[i for i, label in zip(ids, labels, strict=True) if label != IGNORE] for ids, labels in self._texts()]
 
+    def fingerprints(self) -> Tensor:
+        """Number of each sample's tokens and targets, long, [N]: that of :meth:`CausalLM.fingerprint` in any batch.
+
+        Rows without ``labels`` have every token for a target.
+
+        Raises:
+            ValueError: if the rows are not tokenised.
+
+        """
+        ids, labels, mask = (_column(self._tokens, name) for name in ("input_ids", "labels", "attention_mask"))
+        if ids is None:
+            raise ValueError(
+                f"samples are known again by their tokens, and the training set has none, only {_names(self._tokens)}: "
+                "tokenise it beforehand (column `input_ids`, and `labels`)."
+            )
+        rows = list(zip(ids, ids if labels is None else labels, strict=True))
+        if mask is not None:
+            rows = [([*compress(t, m)], [*compress(y, m)]) for (t, y), m in zip(rows, mask, strict=True)]
+        task, found = CausalLM(), torch.empty(len(rows), dtype=torch.long)
+        order = torch.tensor([len(row) for row, _ in rows]).argsort()  # little padding
+        for chunk in order.split(_CHUNK):
+            batch = padded([rows[i] for i in chunk.tolist()])
+            found[chunk] = task.fingerprint(batch, task.layout(batch))
+        return found
+
     def _texts(self) -> Iterator[tuple[list[int], list[int]]]:
         columns = [_column(self._tokens, name) for name in ("input_ids", "labels")]
         if columns[0] is None or columns[1] is None:
@@ -110,6 +139,24 @@ class SampleData:
                 f"{_names(self._tokens)}: name a column of groups or of texts instead."
             )
         return zip(*columns, strict=True)
+
+
+def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Inputs:
+    """A batch of ``input_ids``, ``labels`` and ``attention_mask`` [B, T] of rows of tokens and labels.
+
+    Example:
+        >>> padded([([5, 6, 7], [-100, 6, 7]), ([8, 9], [8, 9])])["labels"]
+        tensor([[-100,    6,    7],
+                [   8,    9, -100]])
+
+    """
+    lengths = [len(tokens) for tokens, _ in rows]
+    batch = torch.zeros(3, len(rows), max(1, *lengths), dtype=torch.long)
+    batch[1] = IGNORE
+    for i, (tokens, labels) in enumerate(rows):
+        batch[:2, i, : lengths[i]] = torch.from_numpy(np.array([tokens, labels], dtype=np.int64))
+        batch[2, i, : lengths[i]] = 1
+    return dict(zip(("input_ids", "labels", "attention_mask"), batch.unbind(), strict=True))
 
 
 def _names(rows: Any) -> list[str]:

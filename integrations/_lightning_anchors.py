@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
-from ggmi_callbacks.integrations._rows import read_rows
 from ggmi_callbacks.integrations.loop import batches
 from ggmi_callbacks.model import preserved_rng
+from ggmi_callbacks.rows import read_rows
 from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
 
 _MOST = 10_000  # rows or batches that are read from a stream

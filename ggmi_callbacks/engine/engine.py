@@ -171,6 +171,7 @@ class GainEngine:
             capacity=self.capacity,
         )
         if self.shadow is None:
+            self.scorer.check_start(self.probe, self.anchors)
             with preserved_rng():
                 self.shadow = train_shadow(
                     self.probe,

@@ -15,8 +15,8 @@ from pyarrow import parquet
 from torch.utils.data import DataLoader, IterableDataset
 
 from ggmi_callbacks import Monitor
-from ggmi_callbacks.integrations._rows import read_rows
 from ggmi_callbacks.integrations.lightning import GGMICallback
+from ggmi_callbacks.rows import read_rows
 
 from .._sums import sums
 from ._jobs import tokenised

@@ -1,4 +1,4 @@
-"""Rows of a file, for integrations whose trainer brings no data sets along."""
+"""Rows of a file, for whoever brings no data sets along."""
 
 from __future__ import annotations
 
