@@ -38,7 +38,7 @@ def select(
         for group in np.unique(groups):
             members = ((groups == group) & ~np.isnan(gain)).nonzero()[0]
             best = members[np.argsort(-gain[members], kind="stable")]
-            kept[best[round(keep * len(members)) if keep * len(members) > 0.5 else 1 :]] = False
+            kept[best[max(1, int(keep * len(members) + 0.5)) :]] = False
     if above is not None:
         kept &= np.nan_to_num(gain, nan=-np.inf) > above
     if not kept.any():
