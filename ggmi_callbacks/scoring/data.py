@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def read(data: Any, argument: str, limit: int | None = None) -> Rows:
         raise ValueError(
             f"`{argument}` must be a file, a name on the hub, a data set or a list of rows, got {type(rows).__name__}."
         )
-    rows = [rows[i] for i in range(min(len(rows), len(rows) if limit is None else limit))]
+    rows = list(islice(rows if hasattr(rows, "__iter__") else (rows[i] for i in range(len(rows))), limit))
     if not rows:
         raise ValueError(f"`{argument}` holds no rows.")
     if not all(isinstance(row, Mapping) for row in rows):
@@ -84,8 +85,8 @@ def name_columns(rows: Rows, argument: str, prompt: str | None = None, completio
     if any(form <= names for form in READY) and not {prompt, completion} & names - {"prompt", "completion"}:
         return rows
     texts = {
-        "prompt": _find(argument, "prompt_column", prompt, PROMPTS, rows[0]),
-        "completion": _find(argument, "completion_column", completion, COMPLETIONS, rows[0]),
+        "prompt": find_column(f"`{argument}`", "`prompt_column`", prompt, PROMPTS, rows[0]),
+        "completion": find_column(f"`{argument}`", "`completion_column`", completion, COMPLETIONS, rows[0]),
     }
     taken = set(texts.values())
     return [
@@ -94,13 +95,19 @@ def name_columns(rows: Rows, argument: str, prompt: str | None = None, completio
     ]
 
 
-def _find(argument: str, flag: str, wanted: str | None, usual: Sequence[str], row: Mapping[str, Any]) -> str:
-    found = [name for name in ([wanted] if wanted else usual) if name in row]
-    if wanted and not found:  # anchors may name their columns in the usual way
-        found = [name for name in usual if name in row]
+def find_column(argument: str, flag: str, wanted: str | None, usual: Sequence[str], names: Collection[str]) -> str:
+    """The one of ``names`` that is ``wanted``, or else has a usual name.
+
+    Raises:
+        ValueError: if none or several could be it; it says so of ``argument``, and that ``flag`` decides.
+
+    """
+    found = [name for name in ([wanted] if wanted else usual) if name in names]
+    if wanted and not found and (others := [name for name in usual if name in names]):
+        found = others  # files of one job may name their columns differently
     if len(found) != 1:
         trouble = f"columns {' and '.join(found)} could both be it" if found else f"found none of {', '.join(usual)}"
-        raise ValueError(f"`{argument}`: {trouble} among {', '.join(row)}. Say which with `{flag}`.")
+        raise ValueError(f"{argument}: {trouble} among {', '.join(names)}. Say which with {flag}.")
     return found[0]
 
 

@@ -29,12 +29,14 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
         dist.destroy_process_group()
 
 
-def own_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cuda", torch.cuda.current_device())
+def own_device(device: str | torch.device | None) -> torch.device:
+    """Where this process computes: ``device``, by default a GPU if there is one; each process has one of its own."""
+    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if found.type != "cuda":
+        return found
+    found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if found.index is None else found.index)
+    torch.cuda.set_device(found)
+    return found
 
 
 def meet() -> None:

@@ -88,7 +88,7 @@ def score(
 
     """
     scorer = _checked(LikelihoodScorer() if scorer is None else scorer, batch_tokens)
-    where = own_device() if device is None else torch.device(device)
+    where = own_device(device)
     if tokenizer is None and isinstance(model, str):
         tokenizer = model
     reader = Reader(tokenizer, prompt_column, completion_column, max_length)

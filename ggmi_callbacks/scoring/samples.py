@@ -46,7 +46,7 @@ class Samples:
     @property
     def targets(self) -> np.ndarray:
         """Targets of each sample, the first token never being one, [N]."""
-        return np.array([sum(label != IGNORE for label in sample["labels"][1:]) for sample in self.tokens])
+        return np.array([np.count_nonzero(np.asarray(sample["labels"])[1:] != IGNORE) for sample in self.tokens])
 
     def batch(self, ids: np.ndarray) -> Inputs:
         """The samples ``ids`` side by side."""
