@@ -8,9 +8,9 @@ from pathlib import Path
 
 from datasets import Dataset, load_dataset
 
+from ggmi_callbacks.scoring.data import COMPLETIONS, PROMPTS, find_column
+
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-PROMPTS = ("prompt", "question", "instruction", "problem")
-COMPLETIONS = ("completion", "answer", "solution", "output", "response")
 READY = ({"messages"}, {"prompt", "completion"}, {"text"})
 
 
@@ -77,21 +77,14 @@ def _rename(argument: str, data: Dataset, columns: tuple[str | None, str | None]
     ready = next((form for form in READY if form <= set(names)), None)
     if ready is not None and not set(columns) & set(names):
         return data.select_columns([*ready, *keep])
-    prompt = _find(argument, "--prompt-column", columns[0], PROMPTS, names)
-    completion = _find(argument, "--completion-column", columns[1], COMPLETIONS, names)
+    try:
+        prompt = find_column(argument, "--prompt-column", columns[0], PROMPTS, names)
+        completion = find_column(argument, "--completion-column", columns[1], COMPLETIONS, names)
+    except ValueError as error:
+        sys.exit(str(error))
 
     def join(row: dict[str, str]) -> dict[str, str]:
         question = "\n".join(filter(None, (row[prompt], row.get("input"))))  # instruction data has an input, or ""
         return {"prompt": question + "\n", "completion": row[completion]}
 
     return data.map(join, remove_columns=[name for name in names if name not in keep])
-
-
-def _find(argument: str, flag: str, wanted: str | None, usual: Sequence[str], names: Sequence[str]) -> str:
-    found = [name for name in ([wanted] if wanted else usual) if name in names]
-    if wanted and not found and (others := [name for name in usual if name in names]):
-        found = others  # files of one run may name their columns differently
-    if len(found) != 1:
-        trouble = f"columns {' and '.join(found)} could both be it" if found else f"found none of {', '.join(usual)}"
-        sys.exit(f"{argument}: {trouble} among {', '.join(names)}. Say which with {flag}.")
-    return found[0]

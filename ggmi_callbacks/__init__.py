@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ColumnScorer,
         DataScorer,
         DistinctScorer,
+        FileScorer,
         GradientScorer,
         JointScorer,
         LikelihoodScorer,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         SimilarityScorer,
         TokenScorer,
     )
+    from ggmi_callbacks.scoring import score
     from ggmi_callbacks.tasks import CausalLM, SampleLoss, Task
     from ggmi_callbacks.weighting.attach import attach
 
@@ -61,6 +63,7 @@ _NAMES = {
         "ColumnScorer",
         "DataScorer",
         "DistinctScorer",
+        "FileScorer",
         "GradientScorer",
         "JointScorer",
         "LikelihoodScorer",
@@ -71,6 +74,7 @@ _NAMES = {
         "SimilarityScorer",
         "TokenScorer",
     ],
+    "scoring": ["score"],
     "tasks": ["CausalLM", "SampleLoss", "Task"],
     "weighting.attach": ["attach"],
 }
@@ -89,6 +93,7 @@ __all__ = [
     "DistinctScorer",
     "DivergenceBound",
     "EffectiveDiversity",
+    "FileScorer",
     "Filter",
     "GGMIUpperBound",
     "Gain",
@@ -120,6 +125,7 @@ __all__ = [
     "attach",
     "functional",
     "metrics",
+    "score",
 ]
 
 if not TYPE_CHECKING:

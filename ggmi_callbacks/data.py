@@ -9,16 +9,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, default_collate
 
-from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, Inputs, Task
+from ggmi_callbacks.tasks import IGNORE, SAMPLE_KEY, CausalLM, Inputs, Task
+
+_CHUNK = 256  # samples whose fingerprints are found at once
 
 _TOKENS = ("input_ids", "labels")
 _BATCH = 1000  # rows read at once
@@ -159,12 +161,32 @@ class SampleData:
     def batch(self, ids: Sequence[int]) -> Inputs:
         """Model inputs of some samples, padded on the right."""
         rows = [self._tokens[int(i)] for i in ids]
-        tokens, labels = ([torch.as_tensor(row[name]) for row in rows] for name in _TOKENS)
-        return {
-            "input_ids": pad_sequence(tokens, batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
-        }
+        return padded([(row["input_ids"], row["labels"]) for row in rows])
+
+    def fingerprints(self) -> Tensor:
+        """Number of each sample's tokens and targets, long, [N]: that of :meth:`CausalLM.fingerprint` in any batch.
+
+        Rows without ``labels`` have every token for a target.
+
+        Raises:
+            ValueError: if the rows are not tokenised.
+
+        """
+        ids, labels, mask = (_column(self._tokens, name) for name in ("input_ids", "labels", "attention_mask"))
+        if ids is None:
+            raise ValueError(
+                f"samples are known again by their tokens, and the training set has none, only {_names(self._tokens)}: "
+                "tokenise it beforehand (column `input_ids`, and `labels`)."
+            )
+        rows = list(zip(ids, ids if labels is None else labels, strict=True))
+        if mask is not None:
+            rows = [([*compress(t, m)], [*compress(y, m)]) for (t, y), m in zip(rows, mask, strict=True)]
+        task, found = CausalLM(), torch.empty(len(rows), dtype=torch.long)
+        order = torch.tensor([len(row) for row, _ in rows]).argsort()  # little padding
+        for chunk in order.split(_CHUNK):
+            batch = padded([rows[i] for i in chunk.tolist()])
+            found[chunk] = task.fingerprint(batch, task.layout(batch))
+        return found
 
     def tokens(self, arrays: bool = False) -> Iterator[tuple[Any, Any]]:
         """Token ids and labels of each sample: as lists or, where the data set can, as arrays, which is far faster."""
@@ -179,6 +201,24 @@ class SampleData:
         rows = rows.with_format("numpy", columns=list(_TOKENS))
         batches = (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
         return (pair for batch in batches for pair in zip(*(batch[name] for name in _TOKENS), strict=True))
+
+
+def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Inputs:
+    """A batch of ``input_ids``, ``labels`` and ``attention_mask`` [B, T] of rows of tokens and labels.
+
+    Example:
+        >>> padded([([5, 6, 7], [-100, 6, 7]), ([8, 9], [8, 9])])["labels"]
+        tensor([[-100,    6,    7],
+                [   8,    9, -100]])
+
+    """
+    lengths = [len(tokens) for tokens, _ in rows]
+    batch = torch.zeros(3, len(rows), max(1, *lengths), dtype=torch.long)
+    batch[1] = IGNORE
+    for i, (tokens, labels) in enumerate(rows):
+        batch[:2, i, : lengths[i]] = torch.from_numpy(np.array([tokens, labels], dtype=np.int64))
+        batch[2, i, : lengths[i]] = 1
+    return dict(zip(("input_ids", "labels", "attention_mask"), batch.unbind(), strict=True))
 
 
 def _names(rows: Any) -> list[str]:

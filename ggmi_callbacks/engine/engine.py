@@ -183,6 +183,7 @@ class GainEngine:
         self.anchors = [to_device(batch, self.device) for batch in self.anchors]
         fresh = self.shadow is None
         if fresh:
+            self.scorer.check_start(self.probe, self.anchors)
             self._train_shadow()
         assert self.shadow is not None
         assert self.cross_fit is not None

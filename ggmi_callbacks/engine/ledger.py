@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from ggmi_callbacks.engine.ledger_view import draw, to_html
 
 if TYPE_CHECKING:
     import datasets
+    import pandas
+    import polars
     from matplotlib.axes import Axes
 
 SCHEMA = pa.schema(
@@ -134,11 +138,69 @@ class Ledger:
     def __len__(self) -> int:
         return sum(map(len, self._tables))
 
+    def __repr__(self) -> str:
+        rows = self._flushed()
+        share = f", kept {pc.mean(rows['kept']).as_py():.1%}" if len(rows) else ""
+        return f"Ledger({len(rows)} rows{share}; columns {', '.join(self.schema.names)})"
+
     def to_dataset(self) -> datasets.Dataset:
         """Return the table as a ``datasets.Dataset``."""
-        import datasets
+        with extra("transformers", "`Ledger.to_dataset`"):
+            import datasets
 
         return datasets.Dataset(self.table)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the table as a ``pandas.DataFrame``."""
+        with extra("pandas", "`Ledger.to_pandas`"):
+            import pandas  # noqa: F401
+
+        return self.table.to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return the table as a ``polars.DataFrame``."""
+        with extra("polars", "`Ledger.to_polars`"):
+            import polars
+
+        return polars.DataFrame(self.table)
+
+    def join(self, data: Any) -> Any:
+        """``data`` with the last row of each of its samples, in columns ``ggmi/<name>``; null for one never met.
+
+        Args:
+            data: the training set, of which ids are positions: a ``datasets.Dataset``, or a sequence of dictionaries.
+
+        Returns:
+            A ``datasets.Dataset``, or a list of dictionaries.
+
+        Raises:
+            ValueError: if the ledger holds ids beyond the end of ``data``.
+
+        Example:
+            >>> import torch
+            >>> ledger = Ledger()
+            >>> _ = ledger.write(3, torch.tensor([1]), torch.tensor([0]), torch.tensor([0.5]), torch.tensor([1.0]))
+            >>> [row["ggmi/gain"] for row in ledger.join([{"text": "one"}, {"text": "two"}])]
+            [None, 0.5]
+
+        """
+        table = self.table
+        names = [name for name in table.column_names if name not in ("id", "source")]
+        ids = table["id"].to_numpy()
+        if len(ids) and ids.max() >= len(data):
+            raise ValueError(
+                f"`data` has {len(data)} rows, and the ledger holds id {ids.max()}: join it with the training set of "
+                "this run, in its order."
+            )
+        last = np.full(len(data), len(table))
+        last[ids] = np.arange(len(table))  # of several rows the last one stays
+        rows = pa.array(last, mask=last == len(table))
+        columns = {f"ggmi/{name}": table[name].take(rows) for name in names}
+        if hasattr(data, "add_column"):
+            import datasets
+
+            return datasets.concatenate_datasets([data, datasets.Dataset(pa.table(columns))], axis=1)
+        return [{**row, **more} for row, more in zip(data, pa.table(columns).to_pylist(), strict=True)]
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
         """Write the table to ``path``."""

@@ -5,6 +5,7 @@ from ggmi_callbacks.scorers._data import DataScorer
 from ggmi_callbacks.scorers.agreement import AgreementScorer
 from ggmi_callbacks.scorers.column import ColumnScorer
 from ggmi_callbacks.scorers.distinct import DistinctScorer
+from ggmi_callbacks.scorers.file import FileScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.joint import JointScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
@@ -17,6 +18,7 @@ __all__ = [
     "ColumnScorer",
     "DataScorer",
     "DistinctScorer",
+    "FileScorer",
     "GradientScorer",
     "JointScorer",
     "LikelihoodScorer",

@@ -106,6 +106,9 @@ class Scorer(ABC):
         """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""
         return None
 
+    def check_start(self, probe: Probe, anchors: Sequence[Inputs]) -> None:  # noqa: B027
+        """Raise where scores do not fit the weights that a run starts from, or its anchors; not called on a resume."""
+
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:  # noqa: B027
         """Do once, before the first training step, what can be done once; forget any earlier run."""
 

@@ -161,6 +161,11 @@ class JointScorer(Scorer):
             raise ValueError("`scorers` ask for shadows of different layers: give them the same `layers`.")
         return list(asked.pop()) if asked else None
 
+    def check_start(self, probe: Probe, anchors: Sequence[Inputs]) -> None:
+        """See :meth:`Scorer.check_start`."""
+        for scorer in self.scorers:
+            scorer.check_start(probe, anchors)
+
     def prepare(self, probe: Probe, anchors: Sequence[Inputs], shadow: Shadow) -> None:
         """Prepare every scorer, and find the scale or the weights of the model's scores."""
         device = next(probe.model.parameters()).device

@@ -147,3 +147,40 @@ def test_scores_that_a_gain_is_made_of_have_columns_of_their_own() -> None:
     assert resumed.table.equals(ledger.table)
     with pytest.raises(ValueError, match="resume with the same scorer"):
         Ledger().load_state_dict(ledger.state_dict())
+
+
+def test_a_data_frame_holds_the_rows() -> None:
+    frame = filled().to_pandas()
+    assert frame["id"].tolist() == [10, 11, 2**40, 5]
+    assert frame["gain"].isna().tolist() == [False, True, False, True]
+    pytest.importorskip("polars")
+    assert filled().to_polars().to_dicts() == ROWS
+
+
+def test_its_repr_says_how_much_was_kept() -> None:
+    assert repr(filled()).startswith("Ledger(4 rows, kept 75.0%; columns step, id, source, gain,")
+    assert repr(Ledger(parts=["a"])) == "Ledger(0 rows; columns step, id, source, gain, weight, kept, nll, gain/a)"
+
+
+@pytest.mark.parametrize("form", ["list", "dataset"])
+def test_joined_rows_carry_the_last_visit_of_their_sample(form: str) -> None:
+    rows = [{"text": text} for text in "abc"]
+    data = pytest.importorskip("datasets").Dataset.from_list(rows) if form == "dataset" else rows
+    ledger = Ledger(parts=["likelihood"])
+    for step, gain in ((0, 0.5), (7, -1.0)):
+        ids, code, weight = torch.tensor([2, 0]), torch.zeros(2, dtype=torch.long), torch.tensor([1.0, 0.0])
+        ledger.write(step, ids, code, torch.tensor([gain, NAN]), weight, torch.tensor([[gain, NAN]]))
+    joined = ledger.join(data)
+    assert joined[2] == {
+        "text": "c",
+        "ggmi/step": 7,
+        "ggmi/gain": -1.0,
+        "ggmi/weight": 1.0,
+        "ggmi/kept": True,
+        "ggmi/nll": None,
+        "ggmi/gain/likelihood": -1.0,
+    }
+    assert (joined[0]["ggmi/step"], joined[0]["ggmi/gain"], joined[0]["ggmi/kept"]) == (7, None, False)
+    assert set(joined[1].values()) == {"b", None}  # never met
+    with pytest.raises(ValueError, match=r"`data` has 2 rows, and the ledger holds id 2"):
+        ledger.join(rows[:2])

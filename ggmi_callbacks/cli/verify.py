@@ -1,31 +1,15 @@
-"""The command line, ``ggmi``: one command for each thing that a person would run by hand.
-
-Each command imports what it needs when it runs, so that ``ggmi --help`` answers at once. What cannot work is refused
-before anything is computed: one line that names the argument, its value and the way out, and exit code 2.
-"""
+"""``ggmi verify`` and ``ggmi verify-language``: the paper's experiment again, and on language models."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-from ggmi_callbacks._extras import extra
-from ggmi_callbacks.cli_report import report
-
-with extra("cli", "The command line"):
-    import typer
-
-app = typer.Typer(help="Generalisation gain via mutual information.", no_args_is_help=True, add_completion=False)
-app.command()(report)
+from ggmi_callbacks.cli._app import DEVICE, refuse, typer
 
 _MOST_SEED = 2**32 - 1  # the most that every library seeded from it takes
-
-
-def _refuse(argument: str, expected: str, value: object, cure: str) -> NoReturn:
-    typer.echo(f"Error: expected {argument} to be {expected} but got {value}; {cure}.", err=True)
-    raise typer.Exit(2)
 
 
 def _seed(text: str) -> int:
@@ -34,48 +18,30 @@ def _seed(text: str) -> int:
     except ValueError:
         seed = -1
     if not 0 <= seed <= _MOST_SEED:
-        _refuse("--seed", f"a whole number from 0 to {_MOST_SEED}", text, "pass a smaller one, or none for 0")
+        refuse("--seed", f"a whole number from 0 to {_MOST_SEED}", text, "pass a smaller one, or none for 0")
     return seed
-
-
-def _device(name: str) -> str:
-    import torch
-
-    try:
-        torch.Generator(device=name)
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError):  # unknown, absent, or without numbers
-        _refuse("--device", "a device that torch can compute on here", name, "pass --device cpu, or none")
-    return name
 
 
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse("--output", "a folder, there already or to be made", f"{path} ({error.strerror})", "name another one")
+        refuse("--output", "a folder, there already or to be made", f"{path} ({error.strerror})", "name another one")
     return path
 
 
 _Output = Annotated[Path, typer.Option(help="Folder for the table, the picture and the summary.")]
 _Seed = Annotated[int, typer.Option(parser=_seed, metavar="INTEGER", help="The results are a function of it.")]
 _Quick = Annotated[bool, typer.Option("--quick", help="A few settings and repeats, no baselines, in seconds.")]
-_Device = Annotated[str, typer.Option(parser=_device, metavar="NAME", help="Where to compute: cpu, cuda, ...")]
 
 
-@app.callback()
-def main() -> None:
-    """Measure what synthetic data teaches, in nats."""
-
-
-@app.command()
 def verify(
     output: _Output = Path("verification"),
     seed: _Seed = 0,
     quick: _Quick = False,
     dimension: Annotated[int, typer.Option(min=1, help="Dimension; sample sizes grow with it. The paper's is 2.")] = 2,
     repeats: Annotated[int | None, typer.Option(min=2, help="Repeats of each setting [100; quick: 10].")] = None,
-    device: _Device = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
 ) -> None:
     """Run the paper's Gaussian-mixture experiment with sound estimators, GGMI and its bound beside the gap."""
     from ggmi_callbacks.verification import Design
@@ -94,9 +60,11 @@ def verify(
     _report(lambda folder: run(design, folder, timed="" if quick else "KJL"), output, "verification")
 
 
-@app.command()
 def verify_language(
-    output: _Output = Path("verification"), seed: _Seed = 0, quick: _Quick = False, device: _Device = "cpu"
+    output: _Output = Path("verification"),
+    seed: _Seed = 0,
+    quick: _Quick = False,
+    device: Annotated[str, DEVICE] = "cpu",
 ) -> None:
     """Train small language models where dI and every loss are known, and compare GGMI with what it stands for."""
     from ggmi_callbacks.verification import LanguageDesign

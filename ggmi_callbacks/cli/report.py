@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ggmi_callbacks._extras import extra
-
-with extra("cli", "The command line"):
-    import typer
+from ggmi_callbacks.cli._app import one_line, typer
 
 
 def report(
@@ -32,10 +29,7 @@ def report(
     from ggmi_callbacks.report import report as write
     from ggmi_callbacks.rows import read_rows
 
-    try:
+    with one_line():
         rows = None if data is None else read_rows(data)
         written = write(source, output, texts=rows, **({} if title is None else {"title": title}))
-    except (ImportError, OSError, ValueError) as error:
-        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"Wrote {written} ({written.stat().st_size / 1024:,.0f} kB).")
+        typer.echo(f"Wrote {written} ({written.stat().st_size / 1024:,.0f} kB).")
