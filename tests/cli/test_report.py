@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ggmi_callbacks.cli import app
 
-from .report._ledgers import known
+from tests.report._ledgers import known
 
 
 def run(*arguments):
