@@ -86,6 +86,7 @@ def _scorer(names: list[str]) -> Scorer:
     made = {
         "likelihood": scorers.LikelihoodScorer,
         "agreement": scorers.AgreementScorer,
+        "similarity": scorers.SimilarityScorer,
         "prompt": lambda: scorers.PromptInformationScorer(normalize="token"),
         "distinct": scorers.DistinctScorer,
         "joint": scorers.JointScorer,
@@ -98,7 +99,10 @@ def _scorer(names: list[str]) -> Scorer:
             found.append(made[name]())  # type: ignore[operator]
         else:
             raise ValueError(f"--scorer {name!r} is none of {', '.join(made)} and column:NAME.")
-    return found[0] if len(found) == 1 else scorers.JointScorer(found)
+    if len(found) == 1:
+        return found[0]
+    without_zero = any(isinstance(scorer, scorers.DistinctScorer) for scorer in found)
+    return scorers.JointScorer(found, zero="anchors" if without_zero else "own")
 
 
 def _tokenizer(model: str, template: Path) -> Any:

@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner
 
 from ggmi_callbacks.cli import app
-
 from tests.report._ledgers import known
 
 
