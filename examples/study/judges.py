@@ -52,11 +52,9 @@ def embedded(worlds: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
         for row in pool
         if row["prompt"] in chosen
     ]
-    new = [p for p in make_problems(1000, VOLUME_TWO, 5000 + seed) if p.question + "\n" not in asked][
-        : HELD["embedded"]
-    ]
+    new = [p for p in make_problems(1000, VOLUME_TWO, 5000 + seed) if p.question + "\n" not in asked]
     held = [{"prompt": p.question + "\n", "completion": p.solution, "final": str(p.answer)} for p in new]
-    return {"synthetic": rows, "heldout": held}
+    return {"synthetic": rows, "heldout": held[: HELD["embedded"]]}
 
 
 def choose(rows: list[dict[str, Any]], choice: str, seed: int) -> np.ndarray:
@@ -104,9 +102,8 @@ def measure(name: str, trainer: SFTTrainer, heldout: list[dict[str, Any]]) -> di
     if name == "embedded":
         with torch.autocast("cpu", torch.bfloat16):
             answers = sample(model, tokenizer, [row["prompt"] for row in heldout], 0.0, new_tokens=80, batch_size=100)
-        found["accuracy"] = float(
-            np.mean([is_right(a, int(r["final"])) for a, r in zip(answers, heldout, strict=True)])
-        )
+        right = [is_right(answer, int(row["final"])) for answer, row in zip(answers, heldout, strict=True)]
+        found["accuracy"] = float(np.mean(right))
     return found
 
 
