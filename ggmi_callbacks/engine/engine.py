@@ -178,18 +178,15 @@ class GainEngine:
                 f"`capacity` is missing: with several ranks {type(self.policy).__name__} compares the gains of all, so "
                 "each must know the most samples that a batch of any rank holds. Give GainEngine(capacity=...)."
             )
+        shadow = self.prepare_scorer()
+        if self.cross_fit is None:
+            with preserved_rng():
+                self.cross_fit = cross_fit(self.probe, self.anchors, shadow, self.seed)
+            broadcast([self.cross_fit.held_in, self.cross_fit.held_out])
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.schedule = Schedule(self.budget)
-        self.anchors = [to_device(batch, self.device) for batch in self.anchors]
-        fresh = self.shadow is None
-        if fresh:
-            self.scorer.check_start(self.probe, self.anchors)
-            self._train_shadow()
-        assert self.shadow is not None
-        assert self.cross_fit is not None
         self.visits = Visits(self.num_samples, self.device)
-        self.recorder = self._make_recorder(self.shadow, self.cross_fit)
-        self.scorer.margin = self.policy.margin
+        self.recorder = self._make_recorder(shadow, self.cross_fit)
         self.intake = Intake(
             self.probe,
             self.scorer,
@@ -201,16 +198,29 @@ class GainEngine:
             num_samples=self.num_samples,
             capacity=self.capacity,
         )
-        self.alarms = Alarms(self.recorder, self.anchors, self.shadow)
-        if fresh:
-            check_shadow(self.shadow, self.scorer, self.policy)
-        self.scorer.prepare(self.probe, self.anchors, self.shadow)
+        self.alarms = Alarms(self.recorder, self.anchors, shadow)
         self.policy.reset()
 
-    def _train_shadow(self) -> None:
-        """Train the shadow and its two halves; every rank must call it, and all get what rank 0 found."""
+    def prepare_scorer(self) -> Shadow:
+        """The part of :meth:`prepare` that scoring alone needs: the shadow, trained if there is none, and the scorer.
+
+        Raises:
+            ValueError: if the anchors teach the shadow nothing that an acting policy could act on.
+
+        """
+        self.anchors = [to_device(batch, self.device) for batch in self.anchors]
+        if self.shadow is None:
+            self.scorer.check_start(self.probe, self.anchors)
+            self.shadow = self._train_shadow()
+            check_shadow(self.shadow, self.scorer, self.policy)
+        self.scorer.margin = self.policy.margin
+        self.scorer.prepare(self.probe, self.anchors, self.shadow)
+        return self.shadow
+
+    def _train_shadow(self) -> Shadow:
+        """Train the shadow; every rank must call it, and all get what rank 0 found."""
         with preserved_rng():
-            self.shadow = shadow = train_shadow(
+            shadow = train_shadow(
                 self.probe,
                 self.anchors,
                 learning_rate=self.learning_rate,
@@ -219,12 +229,11 @@ class GainEngine:
                 seed=self.seed,
                 progress=self.progress,
             )
-            self.cross_fit = cross_fit(self.probe, self.anchors, shadow, self.seed)
         broadcast(shadow.parameters.values())
         improved = torch.tensor(int(shadow.improved), device=self.device)
-        broadcast([improved])  # in a borderline case ranks might decide otherwise
+        broadcast([improved, shadow.heldout_lengths])  # in a borderline case ranks might decide otherwise
         shadow.improved = bool(improved)
-        broadcast([self.cross_fit.held_in, self.cross_fit.held_out, shadow.heldout_lengths])
+        return shadow
 
     def _make_recorder(self, shadow: Shadow, anchors: CrossFit) -> Recorder:
         held = [(to_device(batch, self.device), self._held_sources(batch)) for batch in self.heldout]

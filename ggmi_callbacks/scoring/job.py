@@ -90,9 +90,7 @@ class Job:
         _, known = parts.read()
         engine.shadow = parts.shadow(engine.device)
         meet()  # as above
-        engine.prepare()
-        assert engine.shadow is not None
-        parts.keep_shadow(engine.shadow)
+        parts.keep_shadow(engine.prepare_scorer())
         lengths = self.samples.lengths
         batches = by_length(lengths, (~known).nonzero()[0], batch_tokens)[self.rank :: self.size]
         total = int(sum(lengths[ids].sum() for ids in batches))

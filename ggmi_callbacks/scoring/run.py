@@ -124,7 +124,7 @@ def describe(scorer: Scorer) -> str:
     Example:
         >>> from ggmi_callbacks import DistinctScorer, JointScorer
         >>> describe(JointScorer([DistinctScorer(n=3)]))
-        "JointScorer(scorers=(DistinctScorer(n=3),), tolerance=2.0, combine='least')"
+        "JointScorer(scorers=(DistinctScorer(n=3),), tolerance=2.0, combine='least', zero='anchors', label=None)"
 
     """
 

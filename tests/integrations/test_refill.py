@@ -37,6 +37,7 @@ def test_accumulated_micro_batches_are_full_too(kind, make_trainer):
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore:the policy keeps 'right' alone")  # which this column asks for
 def test_what_a_column_drops_is_never_drawn(kind, make_trainer, synthetic):
     trainer, callback = make_trainer(
         kind, Filter(), train=labelled(synthetic), callback={"scorer": ColumnScorer("passed"), "source": "source"}

@@ -105,7 +105,8 @@ def test_a_run_shows_ggmi_its_terms_and_its_cost(engine, tmp_path):
     results, text = engine.results(), plain(page)
     terms = row(page, "Training on the anchors stores"), row(page, "Training on this data stores")
     for (value, _), side in zip(terms, ("anchor", "synthetic"), strict=True):
-        each = results[f"ggmi/{side}_information"] / results[f"ggmi/{side}_samples"]
+        count = results["ggmi/anchor_samples_mixture" if side == "anchor" else "ggmi/synthetic_samples"]
+        each = results[f"ggmi/{side}_information_mixture"] / count
         assert float(value.split()[0].replace("\N{MINUS SIGN}", "-")) == pytest.approx(each, rel=0.1, abs=0.1)
     assert "Estimator: mixture" in text
     assert "what is memorised of the sample count together" in text
@@ -151,7 +152,7 @@ def test_both_forms_of_ggmi_stand_side_by_side(tmp_path, engine):
         @staticmethod
         def results():
             own = engine.results()
-            named = {f"ggmi/ggmi_mixture{end}": own[f"ggmi/ggmi{end}"] for end in ("", "_low", "_high")}
+            named = {f"ggmi/ggmi{end}": own[f"ggmi/ggmi_mixture{end}"] for end in ("", "_low", "_high")}
             return {**own, **named, "ggmi/generalization_gap": 0.25}
 
     text = plain(written(Both, tmp_path))
