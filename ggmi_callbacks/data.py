@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 from typing import Any
 
@@ -201,6 +201,12 @@ class SampleData:
         rows = rows.with_format("numpy", columns=list(_TOKENS))
         batches = (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
         return (pair for batch in batches for pair in zip(*(batch[name] for name in _TOKENS), strict=True))
+
+
+def decoder(tokenizer: Any) -> Callable[[list[int]], str] | None:
+    """From token ids to text without special tokens; None if there is no tokenizer (a processor has one)."""
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    return partial(tokenizer.decode, skip_special_tokens=True) if hasattr(tokenizer, "decode") else None
 
 
 def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Inputs:

@@ -116,6 +116,8 @@ def _load(name: str | os.PathLike[str]) -> Any:
     if path.suffix in _BUILDERS:
         if not path.is_file():
             raise FileNotFoundError(f"`anchors`: there is no file {str(path)!r}.")
+        if path.stat().st_size == 0:
+            raise ValueError(f"`anchors` {str(path)!r} is empty: give at least two real examples of the task.")
         return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train")
     try:
         return datasets.load_dataset(os.fspath(name))

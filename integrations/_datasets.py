@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import datasets
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ggmi_callbacks.data import Numbered, SampleData
+from ggmi_callbacks.data import Numbered, SampleData, decoder
 from ggmi_callbacks.tasks import SAMPLE_KEY
 
 
@@ -65,12 +63,6 @@ def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0, t
     if not hasattr(data, "__len__"):
         return Samples(data, numbered, None, sources)
     return Samples(data, numbered, len(data), sources, table=SampleData(data, decode=decoder(tokenizer)))
-
-
-def decoder(tokenizer: Any) -> Callable[[list[int]], str] | None:
-    """From token ids to text without special tokens; None if there is no tokenizer (a processor has one)."""
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-    return partial(tokenizer.decode, skip_special_tokens=True) if hasattr(tokenizer, "decode") else None
 
 
 def read_sources(data: Any, column: str) -> list[str | None]:

@@ -27,11 +27,11 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from transformers import Trainer
 
-from ggmi_callbacks.data import SampleData
+from ggmi_callbacks.data import SampleData, decoder
 from ggmi_callbacks.integrations import _compat, _packing
 from ggmi_callbacks.integrations import transformers as base
 from ggmi_callbacks.integrations._anchors import naming_columns
-from ggmi_callbacks.integrations._datasets import Samples, decoder, read_sources
+from ggmi_callbacks.integrations._datasets import Samples, read_sources
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import Reached, ScoredLoss
 from ggmi_callbacks.policies import Policy

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ggmi_callbacks import Scorer
 
 _DATA = "A .jsonl, .json or .parquet file (.gz too), or NAME[:CONFIG[:SPLIT]] on the hub."
-_SCORERS = "likelihood, agreement, prompt, distinct, joint or column:NAME; several make a joint one."
+_SCORERS = "likelihood, agreement, similarity, prompt, distinct, joint or column:NAME; several make a joint one."
 
 
 def score(

@@ -82,6 +82,9 @@ def name_columns(rows: Rows, argument: str, prompt: str | None = None, completio
 
     """
     names = set(rows[0])
+    for flag, wanted in (("prompt_column", prompt), ("completion_column", completion)):
+        if argument == "data" and wanted is not None and wanted not in names:
+            raise ValueError(f"`{flag}` {wanted!r} is not a column of `data`, which has {', '.join(rows[0])}.")
     if any(form <= names for form in READY) and not {prompt, completion} & names - {"prompt", "completion"}:
         return rows
     texts = {

@@ -87,6 +87,8 @@ def score(
         [0.5, -0.5]
 
     """
+    if output is not None and Path(output).suffix != ".parquet":
+        raise ValueError(f"`output` {str(output)!r} must end in .parquet, the form in which scores are written.")
     scorer = _checked(LikelihoodScorer() if scorer is None else scorer, batch_tokens)
     where = own_device(device)
     if tokenizer is None and isinstance(model, str):

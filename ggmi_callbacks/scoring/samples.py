@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ggmi_callbacks.data import SampleData, padded
+from ggmi_callbacks.data import SampleData, decoder, padded
 from ggmi_callbacks.scoring.data import Rows, digest_of_rows, name_columns, read
 from ggmi_callbacks.scoring.load import load_tokenizer
 from ggmi_callbacks.scoring.tokens import Tokens, has_targets, tokenise
@@ -27,11 +28,13 @@ class Samples:
     sources: list[str | None]
     content: str
     """Digest of the rows as they were read."""
+    decode: Callable[[list[int]], str] | None = None
+    """From tokens to text, for scores that read texts."""
 
     @cached_property
     def data(self) -> SampleData:
         """What scorers may read."""
-        return SampleData(self.rows, tokens=self.tokens)
+        return SampleData(self.rows, self.tokens, self.decode)
 
     @cached_property
     def prints(self) -> Tensor:
@@ -82,7 +85,7 @@ class Reader:
             raise ValueError(f"`source` {source!r} is not a column of `data`, which has {', '.join(rows[0])}.")
         sources = [None if source is None or row.get(source) is None else str(row[source]) for row in rows]
         named, tokens = self._tokens(rows, "data")
-        return Samples(named, tokens, sources, digest_of_rows(rows))
+        return Samples(named, tokens, sources, digest_of_rows(rows), decoder(self._tokenizer))
 
     def anchors(self, data: Any) -> list[Inputs]:
         """Batches of anchors that have targets.

@@ -226,3 +226,11 @@ def test_what_is_no_set_of_anchors_is_refused_by_name(kind, what, make_trainer, 
     make, error, match = REFUSED[what]
     with pytest.raises(error, match=match):
         callback_class(kind)(trainer, make(anchors, tmp_path))
+
+
+def test_an_empty_file_of_anchors_is_refused_by_name(make_trainer, tmp_path):
+    trainer, callback = make_trainer("sft", Monitor())
+    trainer.remove_callback(callback)
+    (tmp_path / "human.jsonl").touch()
+    with pytest.raises(ValueError, match=r"`anchors` '.*human.jsonl' is empty: give at least two real examples"):
+        callback_class("sft")(trainer, tmp_path / "human.jsonl")

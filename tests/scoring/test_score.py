@@ -169,3 +169,21 @@ def test_digests_of_weights_see_a_change_and_neither_precision_nor_adapters(make
         model.lm_head.weight[3, 4] *= 1.01
     changed = digests_of_weights(model)
     assert [name for name in digests if changed[name] != digests[name]] == ["lm_head.weight"]
+
+
+def test_final_answers_vote_as_they_do_in_training(job):
+    """Agreement reads the texts of the rows: what offline scores say is what the callback's own scorer says."""
+    asked = {"Tom has": (14, 14, 15), "How many": (27, 27, 29)}
+    rows = [{"prompt": f"{q} ", "completion": f" He has {a}"} for q, answers in asked.items() for a in answers]
+    table = score(job.model, rows, scorer=AgreementScorer(), **job.settings)
+    gains = table["gain"].to_pylist()
+    assert [gain > 0 for gain in gains] == [True, True, False] * 2
+    named = score(job.model, rows, scorer=AgreementScorer(text="completion"), **job.settings)
+    assert gains == named["gain"].to_pylist()
+
+
+def test_a_column_that_data_do_not_have_and_a_file_of_another_form_are_refused_by_name(job, tmp_path):
+    with pytest.raises(ValueError, match="`prompt_column` 'quest' is not a column of `data`, which has prompt"):
+        score(job.model, job.data, job.anchors, prompt_column="quest", **job.settings)
+    with pytest.raises(ValueError, match=r"`output` '.*scored.csv' must end in \.parquet"):
+        score(job.model, job.data, job.anchors, output=tmp_path / "scored.csv", **job.settings)
