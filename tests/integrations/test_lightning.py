@@ -52,6 +52,19 @@ def test_sources_are_told_apart_and_prompts_refused(policy, make_model, tokenize
         fit(Wrapper(make_model()), other, text_loader(tokenizer, rows), tmp_path)
 
 
+def test_samples_held_out_are_twins_in_every_epoch(make_model, tokenizer, tmp_path):
+    """Without them a second pass has nothing to compare with; with them GGMI and the gap are there to the end."""
+    results = []
+    for heldout in (None, text_loader(tokenizer, sums(12, 5))):
+        callback = GGMICallback(text_loader(tokenizer, sums(24, 1, bad=False)), overhead=0.9, heldout=heldout)
+        fit(Wrapper(make_model()), callback, text_loader(tokenizer, sums(24)), tmp_path, max_epochs=3)
+        results.append(callback.results())
+    numbers = {"ggmi/ggmi", "ggmi/generalization_gap", "ggmi/generalization_gap_low"}
+    assert not numbers & set(results[0])
+    assert numbers <= set(results[1])
+    assert "samples held out" in results[1]["estimators"]["ggmi"]
+
+
 def test_monitor_is_bit_equal_to_no_callback(make_model, tokenizer, tmp_path):
     runs = []
     for callback in (None, GGMICallback(text_loader(tokenizer, sums(12, 1, bad=False)), overhead=0.9)):
