@@ -60,7 +60,7 @@ def describe(runs: list[Run], others: list[Run]) -> str:
     parts = [
         shadow_line(run.results["shadow"]["heldout_nll"]),
         "",
-        f"Gain per source, nats per sample, 95 % interval ({run.policy})",
+        f"Gain per source, {run.results['gain_unit']}, 95 % interval ({run.policy})",
         source_table(run.ledger),
         *separation(run.ledger),
         "",
@@ -152,7 +152,7 @@ def ggmi_table(runs: list[Run]) -> str:
 def draw(runs: list[Run], path: Path) -> None:
     """Draw the gains by source, and the held-out loss along training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    _draw_gains(left, runs[-1].ledger.dropna(subset="gain"))
+    _draw_gains(left, runs[-1].ledger.dropna(subset="gain"), runs[-1].results["gain_unit"])
     for run in runs:
         points = [(entry["step"], entry["eval_loss"]) for entry in run.history if "eval_loss" in entry]
         steps, losses = zip((0, run.before.sum() / run.tokens.sum()), *points, strict=True)
@@ -165,7 +165,7 @@ def draw(runs: list[Run], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame) -> None:
+def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame, unit: str) -> None:
     """Gains as one violin a source, or as two halves, right and wrong, where labels are known."""
     if ledger.empty:
         axes.set(title="No sample has a gain")
@@ -189,7 +189,7 @@ def _draw_gains(axes: plt.Axes, ledger: pd.DataFrame) -> None:
     low, high = np.quantile(ledger.gain, [0.005, 0.995])
     margin = 0.1 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
-    axes.set(title="What a sample tells about the anchors", ylabel="gain, nats per sample")
+    axes.set(title="What a sample tells about the anchors", ylabel=f"gain, {unit}")
     if len(halves) > 1:
         axes.legend(frameon=False)
 
