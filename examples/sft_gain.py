@@ -35,7 +35,7 @@ from sft_report import Run, describe, draw
 from small_model import PRESETS, copy_model, load_model, sample
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
-from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, final_answer, is_right, make_problems
+from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, is_right, is_right_by, make_problems
 
 from ggmi_callbacks import CausalLM, Filter, Monitor, Policy, Reweight
 from ggmi_callbacks.integrations.trl import GGMICallback
@@ -152,7 +152,7 @@ def embedded_study(args: argparse.Namespace) -> Study:
         as_dataset(heldout),
         source="source",
         label="right",
-        judge=lambda text, solution: is_right(text, int(final_answer(solution) or 0)),
+        judge=is_right_by,
     )
 
 

@@ -223,6 +223,11 @@ def is_right(solution: str, answer: int) -> bool:
     return bool(sums) and whole and ends_well and all(_is_true(*found) for found in sums)
 
 
+def is_right_by(solution: str, other: str) -> bool:
+    """Check a solution against ``other``, one that is known to be right."""
+    return is_right(solution, int(final_answer(other) or 0))
+
+
 def _is_true(left: str, operation: str, right: str, result: str, said: str) -> bool:
     a, b, c = int(left), int(right), int(result)
     holds = (b != 0 and a == b * c) if operation == "/" else OPERATIONS[operation](a, b) == c

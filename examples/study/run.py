@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import worlds
 from methods import METHODS, Method
-from sft_gain import Study, heldout_nll, judge
+from sft_gain import heldout_nll, judge
 from sklearn.metrics import roc_auc_score
 from small_model import copy_model
 from trl import SFTConfig, SFTTrainer
@@ -119,9 +119,7 @@ def measure(world: World, trainer: SFTTrainer) -> dict[str, Any]:
     """Held-out nats per token, those of other tasks, and right answers where somebody can tell."""
     nll, tokens = heldout_nll(trainer)
     found = {"nats": float(nll.sum() / tokens.sum())}
-    study = Study(world.model, world.tokenizer, world.anchors, world.synthetic, world.heldout, None, None)
-    study.judge = world.judge
-    found["accuracy"] = judge(study, trainer)
+    found["accuracy"] = judge(world, trainer)
     if world.elsewhere is not None:
         other = SFTTrainer(
             trainer.model,

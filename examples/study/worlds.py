@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from sft_gain import ANCHORS, embedded_study
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from word_problems import final_answer, is_right
+from sft_gain import ANCHORS, Study, embedded_study
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from word_problems import is_right_by
 
 SETS = ("anchors", "synthetic", "heldout", "elsewhere")
 TASK, OTHERS = 600, {"instructions": 250, "programs": 150, "novels": 100, "manuals": 100}
@@ -29,21 +28,14 @@ TASK, OTHERS = 600, {"instructions": 250, "programs": 150, "novels": 100, "manua
 
 
 @dataclass
-class World:
+class World(Study):
     """One seed of a world.
 
     ``synthetic`` has the columns ``prompt``, ``completion``, ``source`` and ``right``; the other sets have prompts and
     completions. ``elsewhere`` is real text of other tasks.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    anchors: Dataset
-    synthetic: Dataset
-    heldout: Dataset
-    elsewhere: Dataset | None
-    judge: Callable[[str, str], bool] | None
-    """Whether an answer is right, given a real solution."""
+    elsewhere: Dataset | None = None
 
 
 def load(name: str, seed: int, folder: Path, data: Path | None = None, base: Path | None = None) -> World:
@@ -69,7 +61,9 @@ def load(name: str, seed: int, folder: Path, data: Path | None = None, base: Pat
         AutoModelForCausalLM.from_pretrained(place / "student"),
         AutoTokenizer.from_pretrained(place / "student"),
         **sets,
-        judge=_judge if kind == "embedded" else None,
+        source="source",
+        label="right",
+        judge=is_right_by if kind == "embedded" else None,
     )
 
 
@@ -79,10 +73,6 @@ def with_wrong(synthetic: Dataset, share: float, seed: int) -> Dataset:
     count = round(right.sum() * share / (1 - share))
     wrong = np.random.default_rng(seed).choice(np.flatnonzero(~right), count, replace=False)
     return synthetic.select(np.sort(np.concatenate([np.flatnonzero(right), wrong])))
-
-
-def _judge(answer: str, solution: str) -> bool:
-    return is_right(answer, int(final_answer(solution) or 0))
 
 
 def _make(kind: str, seed: int, place: Path, data: Path | None, base: Path | None) -> None:
