@@ -34,13 +34,14 @@ def target_log_probs(logits: Tensor, labels: Tensor, wanted: Tensor | None = Non
         tensor([[-1.3863, -0.0000]])
 
     """
-    shifted = (labels[:, 1:] if wanted is None else wanted).to(logits.device)
-    flat, target = (logits[:, :-1] if wanted is None else logits).flatten(0, 1), shifted.flatten()
+    # The last position predicts nothing, and is scored all the same: cutting it off would copy all the logits.
+    target = (F.pad(labels[:, 1:], (0, 1), value=IGNORE) if wanted is None else wanted).to(logits.device)
     chunks = [
         F.cross_entropy(wide(chunk), targets, reduction="none", ignore_index=IGNORE)
-        for chunk, targets in zip(flat.split(_CHUNK), target.split(_CHUNK), strict=True)
+        for chunk, targets in zip(logits.flatten(0, 1).split(_CHUNK), target.flatten().split(_CHUNK), strict=True)
     ]
-    return -torch.cat(chunks).view_as(shifted)
+    found = -torch.cat(chunks).view_as(target)
+    return found[:, :-1] if wanted is None else found
 
 
 class CausalLM(Task):
