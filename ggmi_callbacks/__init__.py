@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
+    from ggmi_callbacks.config import GGMIConfig
     from ggmi_callbacks.data import CarryIds, Numbered
-    from ggmi_callbacks.engine import GainEngine, Ledger, Refill
+    from ggmi_callbacks.engine import GainEngine, GainSampler, Ledger, Refill
     from ggmi_callbacks.metrics import (
         GGMI,
         CodeLength,
@@ -50,13 +51,14 @@ if TYPE_CHECKING:
         SimilarityScorer,
         TokenScorer,
     )
-    from ggmi_callbacks.scoring import score
+    from ggmi_callbacks.scoring import GainColumns, score
     from ggmi_callbacks.tasks import CausalLM, SampleLoss, Task
     from ggmi_callbacks.weighting.attach import attach
 
 _NAMES = {
+    "config": ["GGMIConfig"],
     "data": ["CarryIds", "Numbered"],
-    "engine": ["GainEngine", "Ledger", "Refill"],
+    "engine": ["GainEngine", "GainSampler", "Ledger", "Refill"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
         "AgreementScorer",
@@ -74,7 +76,7 @@ _NAMES = {
         "SimilarityScorer",
         "TokenScorer",
     ],
-    "scoring": ["score"],
+    "scoring": ["GainColumns", "score"],
     "tasks": ["CausalLM", "SampleLoss", "Task"],
     "weighting.attach": ["attach"],
 }
@@ -95,9 +97,12 @@ __all__ = [
     "EffectiveDiversity",
     "FileScorer",
     "Filter",
+    "GGMIConfig",
     "GGMIUpperBound",
     "Gain",
+    "GainColumns",
     "GainEngine",
+    "GainSampler",
     "GaussianEntropy",
     "GeneralizationBound",
     "GradientScorer",

@@ -17,6 +17,12 @@ def save_state(engine: GainEngine, folder: str, rank: int) -> None:
     os.replace(f"{path}.tmp", path)
 
 
+def save_config(text: str, folder: str) -> None:
+    """Write what the callback was given into ``folder``, so that the run can be repeated; for one rank."""
+    with open(os.path.join(folder, "ggmi.yaml"), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def load_state(engine: GainEngine, folder: str, rank: int, step: int) -> None:
     """Take back what :func:`save_state` wrote, for a run that goes on at ``step``.
 

@@ -28,11 +28,12 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
         "pip install 'ggmi-callbacks[transformers]'"
     ) from error
 
+from ggmi_callbacks.config import GGMIConfig
 from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.integrations import _checks, _compat
 from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors, read_heldout
-from ggmi_callbacks.integrations._checkpoint import load_state, save_state
+from ggmi_callbacks.integrations._checkpoint import load_state, save_config, save_state
 from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_samples
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
@@ -113,6 +114,16 @@ class GGMICallback(Results, TrainerCallback):
         self._heldout = None if heldout is None else self._prepare_anchors(read_heldout(heldout, text))
         self._source, self._samples = source, self._read_samples(source)
         self._rate = shadow_learning_rate
+        self._config, self._remarks = GGMIConfig.of(
+            anchors=anchors,
+            policy=self.policy,
+            scorer=scorer,
+            source=source,
+            overhead=overhead,
+            shadow_learning_rate=shadow_learning_rate,
+            shadow_epochs=shadow_epochs,
+            heldout=heldout,
+        )
         self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
         GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
         self._engine: GainEngine | None = None
@@ -256,6 +267,8 @@ class GGMICallback(Results, TrainerCallback):
         self._trainer_save(output_dir, _internal_call=_internal_call)
         if _internal_call and output_dir is not None:
             save_state(self.engine, output_dir, self.trainer.args.process_index)
+            if self.trainer.args.process_index == 0:
+                save_config(self._config.to_yaml(self._remarks), output_dir)
 
     # -- events ------------------------------------------------------------------------------------------------------
 

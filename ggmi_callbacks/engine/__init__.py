@@ -3,5 +3,6 @@
 from ggmi_callbacks.engine.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.engine.refill import Refill
+from ggmi_callbacks.engine.sampler import GainSampler
 
-__all__ = ["GainEngine", "Ledger", "Refill"]
+__all__ = ["GainEngine", "GainSampler", "Ledger", "Refill"]

@@ -104,7 +104,8 @@ class JointScorer(Scorer):
         else:
             check_label(label, scorers, has_rule=(tolerance, combine, zero) != (None, "least", "anchors"))
         self.scorers, self.combine, self.zero, self.label = tuple(scorers), combine, zero, label
-        self.tolerance = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0
+        self.tolerance = tolerance
+        self._slack = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0  # in spreads
         self.parts = tuple(_told_apart([s.name for s in scorers]))
         self.needs_shadow = any(s.needs_shadow for s in scorers)
         self._of_model = torch.tensor([not isinstance(s, DataScorer) for s in scorers])
@@ -120,7 +121,7 @@ class JointScorer(Scorer):
     def __str__(self) -> str:
         if self.label is not None:
             return f"JointScorer: log-odds of {self.label!r} from {', '.join(self.parts)}"
-        zero = "their own zero" if self.zero == "own" else f"{self.tolerance:g} spreads below the median anchor"
+        zero = "their own zero" if self.zero == "own" else f"{self._slack:g} spreads below the median anchor"
         return f"JointScorer: {self.combine} of {', '.join(self.parts)}, from {zero}"
 
     def read(self, data: SampleData) -> None:
@@ -248,7 +249,7 @@ class JointScorer(Scorer):
         if self._calibration is not None:
             return self._calibration.log_odds(parts, noise)
         center, spread, of_model = (v.to(parts.device) for v in (self._center, self._spread, self._of_model))
-        scaled = self.tolerance * of_model[:, None] + (parts - center) / spread
+        scaled = self._slack * of_model[:, None] + (parts - center) / spread
         noise = noise / spread
         unknown = parts.isnan() | noise.isnan()
         nothing = unknown.all(0)

@@ -109,21 +109,22 @@ class Job:
         waiting: list[tuple[np.ndarray, Tensor]] = []
         since = time.monotonic()
         for ids in batches:
-            waiting.append((ids, self._values(engine, ids)))
+            waiting.append((ids, values(engine, self.samples, ids)))
             bar.update(int(sum(len(self.samples.tokens[i]["input_ids"]) for i in ids)))
             if time.monotonic() - since > SECONDS or ids is batches[-1]:
-                found = torch.cat([values for _, values in waiting], 1)
+                found = torch.cat([found for _, found in waiting], 1)
                 parts.add(np.concatenate([which for which, _ in waiting]), found.double().cpu().numpy())
                 waiting, since = [], time.monotonic()
 
-    @torch.no_grad()
-    def _values(self, engine: GainEngine, ids: np.ndarray) -> Tensor:
-        """Scores of the samples ``ids``, [2 + parts, n], NaN where there is none."""
-        inputs = to_device(self.samples.batch(ids), engine.device)
-        layout = replace(engine.probe.task.layout(inputs), ids=torch.from_numpy(ids).to(engine.device))
-        values = self.scorer.score(inputs, layout).stacked()
-        known = (layout.tokens > 0) & values[:2].isfinite().all(0)
-        return torch.cat([values[:2].masked_fill(~known, float("nan")), values[2:]])
+
+@torch.no_grad()
+def values(engine: GainEngine, samples: Samples, ids: np.ndarray) -> Tensor:
+    """Scores of the samples ``ids``, [2 + parts, n], NaN where there is none."""
+    inputs = to_device(samples.batch(ids), engine.device)
+    layout = replace(engine.probe.task.layout(inputs), ids=torch.from_numpy(ids).to(engine.device))
+    found = engine.scorer.score(inputs, layout).stacked()
+    known = (layout.tokens > 0) & found[:2].isfinite().all(0)
+    return torch.cat([found[:2].masked_fill(~known, float("nan")), found[2:]])
 
 
 def by_length(lengths: np.ndarray, ids: np.ndarray, budget: int) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 import ggmi_callbacks
 from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.expressions import written
 from ggmi_callbacks.scorers import LikelihoodScorer, Scorer
 from ggmi_callbacks.scorers._stamp import Stamp, digest_of_anchors, digest_of_tensor, digests_of_weights
 from ggmi_callbacks.scoring.job import Job
@@ -89,13 +89,13 @@ def score(
     """
     if output is not None and Path(output).suffix != ".parquet":
         raise ValueError(f"`output` {str(output)!r} must end in .parquet, the form in which scores are written.")
-    scorer = _checked(LikelihoodScorer() if scorer is None else scorer, batch_tokens)
+    scorer = check_static(LikelihoodScorer() if scorer is None else scorer, batch_tokens)
     where = own_device(device)
     if tokenizer is None and isinstance(model, str):
         tokenizer = model
     reader = Reader(tokenizer, prompt_column, completion_column, max_length)
     samples = reader.samples(data, source, limit)
-    stamp = partial(Stamp, ggmi_callbacks.__version__, describe(scorer), content=samples.content)
+    stamp = partial(Stamp, ggmi_callbacks.__version__, written(scorer), content=samples.content)
     stamp = partial(stamp, tokens=digest_of_tensor(samples.prints))
     scorer.read(samples.data)
     target = None if output is None else Path(output)
@@ -106,7 +106,7 @@ def score(
         if (known := scorer.known()) is not None:
             simple = job(stamp=stamp(shadow="", anchors="", weights={}))
             return simple.finish(known.stacked().cpu().numpy()) if (done := simple.finished()) is None else done
-        module = _module(model, dtype, where if device is not None or isinstance(model, str) else None)
+        module = module_of(model, dtype, where if device is not None or isinstance(model, str) else None)
         settings = {"learning_rate": learning_rate, "shadow_epochs": shadow_epochs, "seed": seed}
         bars = progress and ranks[0] == 0
         engine = GainEngine(module, reader.anchors(anchors), scorer=scorer, progress=bars, **settings)  # type: ignore[arg-type]
@@ -120,28 +120,8 @@ def score(
         return whole.run(engine, batch_tokens, bars) if (done := whole.finished()) is None else done
 
 
-def describe(scorer: Scorer) -> str:
-    """``scorer`` as one would write it, the same in each process and session.
-
-    Example:
-        >>> from ggmi_callbacks import DistinctScorer, JointScorer
-        >>> describe(JointScorer([DistinctScorer(n=3)]))
-        "JointScorer(scorers=(DistinctScorer(n=3),), tolerance=2.0, combine='least', zero='anchors', label=None)"
-
-    """
-
-    def written(value: Any) -> str:
-        if isinstance(value, Scorer):
-            return describe(value)
-        if isinstance(value, tuple):
-            return f"({''.join(f'{written(item)},' for item in value)})"
-        return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
-
-    names = [name for name in inspect.signature(type(scorer)).parameters if hasattr(scorer, name)]
-    return f"{type(scorer).__name__}({', '.join(f'{name}={written(getattr(scorer, name))}' for name in names)})"
-
-
-def _checked(scorer: Scorer, batch_tokens: int) -> Scorer:
+def check_static(scorer: Scorer, batch_tokens: int) -> Scorer:
+    """Return ``scorer``; raise if it is none, or its gains change in training."""
     if not isinstance(scorer, Scorer):
         raise TypeError(f"`scorer` must be a scorer such as LikelihoodScorer(), got {scorer!r}.")
     if not scorer.static:
@@ -154,7 +134,8 @@ def _checked(scorer: Scorer, batch_tokens: int) -> Scorer:
     return scorer
 
 
-def _module(model: str | nn.Module, dtype: torch.dtype | None, device: torch.device | None) -> nn.Module:
+def module_of(model: str | nn.Module, dtype: torch.dtype | None, device: torch.device | None) -> nn.Module:
+    """The model, loaded if it is named, on ``device`` if one is given."""
     if isinstance(model, str):
         model = load_model(model, dtype)
     elif dtype is not None:

@@ -8,7 +8,7 @@ import time
 from ggmi_callbacks import score
 from ggmi_callbacks.scoring import job
 
-values = job.Job._values
+values = job.values
 
 
 def slowly(*arguments):
@@ -17,5 +17,5 @@ def slowly(*arguments):
 
 
 if __name__ == "__main__":
-    job.SECONDS, job.Job._values = 0.0, slowly
+    job.SECONDS, job.values = 0.0, slowly
     score(*sys.argv[1:4], output=sys.argv[4], batch_tokens=64, learning_rate=1e-2)

@@ -37,9 +37,9 @@ def test_a_killed_run_goes_on_where_it_was(job, monkeypatch):
     done = sum(len(np.load(path)["ids"]) for path in parts.glob("*.npz"))
     assert 0 < done < 24
 
-    scored, values = [], module.Job._values
+    scored, values = [], module.values
     monkeypatch.setattr(
-        module.Job, "_values", lambda self, engine, ids: scored.extend(ids) or values(self, engine, ids)
+        module, "values", lambda engine, samples, ids: scored.extend(ids) or values(engine, samples, ids)
     )
     with monkeypatch.context() as patch:
         patch.setattr("ggmi_callbacks.engine.engine.train_shadow", None)
