@@ -81,7 +81,7 @@ class Intake:
         self._remembers = False  # gains come from the table, which has them all
         self._whole: Tensor | None = None  # weights of the whole training set, once that is so
         if table is not None and (known := scorer.known()) is not None:
-            table.put(torch.arange(len(known.gain), device=table.known.device), known)
+            table.put(torch.arange(len(known.gain), device=table.known.device), known, scorer.targets())
             self._remembers = True
             self.check_known()
         elif table is None:

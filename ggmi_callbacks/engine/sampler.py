@@ -63,8 +63,8 @@ class GainSampler(Sampler[int]):
             )
         if not engine.scorer.static:
             raise ValueError(
-                f"`engine` has {engine.scorer}, whose gains change with the weights: what was found of a sample is stale "
-                "when it could be drawn again. Use LikelihoodScorer(), or Reweight() on the loss."
+                f"`engine` has {engine.scorer}, whose gains change with the weights: what was found of a sample is "
+                "stale when it could be drawn again. Use LikelihoodScorer(), or Reweight() on the loss."
             )
         if not engine.num_samples:
             raise ValueError(

@@ -91,6 +91,10 @@ class Scorer(ABC):
         """Scores of all samples by id, [N] each, where they are known before training; None if they must be found."""
         return None
 
+    def targets(self) -> Tensor | None:
+        """Numbers of targets of all samples by id, [N], where :meth:`known` gains are sums over them; else None."""
+        return None
+
     def bound(self) -> Score | None:
         """What no sample's gain exceeds, by id, [N], where the data tell it before training (NaN where they do not).
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ggmi_callbacks.tasks import Inputs, Task
 
-FORMAT = 1
+FORMAT = 2
 _KEY = b"ggmi_scored"
 _SAMPLED = 4096  # values of a tensor that its digest looks at
 _WRAPPED = (".base_layer", ".original_module")  # where an adapter keeps the weights that it stands around
@@ -34,6 +34,7 @@ class Stamp:
         weights: digest of each tensor of the model, see :func:`digests_of_weights`; empty if none was run.
         tokens: digest of the tokens and targets of all samples.
         content: digest of the rows as they were read.
+        sums: whether a gain is a sum over a sample's targets, so that gains compare per token.
         format: of the file.
 
     """
@@ -45,6 +46,7 @@ class Stamp:
     weights: dict[str, str]
     tokens: str
     content: str
+    sums: bool = False
     format: int = FORMAT
 
     def metadata(self) -> dict[bytes, bytes]:
@@ -64,16 +66,20 @@ class Stamp:
             schema = pq.read_schema(path)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{str(path)!r} is no file of scores: {error}") from error
-        text = (schema.metadata or {}).get(_KEY)
-        if text is None:
+        found = json.loads((schema.metadata or {}).get(_KEY, b"null"))
+        if found is None:
             raise ValueError(f"{str(path)!r} holds no scores of `ggmi score`: its columns are {schema.names}.")
-        found = json.loads(text)
         if found.get("format") != FORMAT:
             raise ValueError(
                 f"{str(path)!r} has format {found.get('format')} (ggmi-callbacks {found.get('package')}), and this "
                 f"version reads format {FORMAT}: score again."
             )
         return cls(**found), schema.names
+
+    @staticmethod
+    def sums_in(table: pa.Table) -> bool:
+        """Whether the gains of ``table`` are sums over targets, by its stamp; not, if it has none."""
+        return bool(json.loads((table.schema.metadata or {}).get(_KEY, b"{}")).get("sums"))
 
     def differences(self, other: Stamp) -> list[str]:
         """What is not the same in ``other``, in words."""

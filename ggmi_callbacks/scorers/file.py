@@ -58,7 +58,8 @@ class FileScorer(DataScorer):
         self.stamp, columns = Stamp.read(self.path)
         self.parts = tuple(name.removeprefix("gain/") for name in columns if name.startswith("gain/"))
         self._keys: Tensor | None = None
-        self._scores = torch.empty(2 + len(self.parts), 0)
+        self.additive = self.stamp.sums
+        self._scores = torch.empty(3 + len(self.parts), 0)  # gain, noise, parts, and the number of targets
         self._by_id: Tensor | None = None
 
     def check_start(self, probe: Probe, anchors: Sequence[Inputs]) -> None:
@@ -100,7 +101,12 @@ class FileScorer(DataScorer):
         """See :meth:`Scorer.known`."""
         self._require()
         assert self._by_id is not None
-        return Score.unstacked(self._by_id)
+        return Score.unstacked(self._by_id[:-1])
+
+    def targets(self) -> Tensor | None:
+        """See :meth:`Scorer.targets`."""
+        self._require()
+        return None if self._by_id is None or not self.additive else self._by_id[-1].nan_to_num(1.0)
 
     def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
         """See :meth:`Scorer.gain`."""
@@ -109,12 +115,12 @@ class FileScorer(DataScorer):
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; samples of a stream are found by the tokens in the batch."""
         if self._by_id is None or layout.ids is None:
-            return Score.unstacked(self._find(self._task.fingerprint(inputs, layout))[0])
+            return Score.unstacked(self._find(self._task.fingerprint(inputs, layout))[0][:-1])
         self._by_id = self._by_id.to(layout.ids.device)
-        return Score.unstacked(self._by_id[:, layout.ids])
+        return Score.unstacked(self._by_id[:-1, layout.ids])
 
     def _find(self, prints: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the samples with these fingerprints, [2 + parts, n], NaN where not there; and which are, [n]."""
+        """Scores and targets of the samples with these fingerprints, [3 + parts, n], NaN where not; and which are."""
         if self._keys is None:
             self._load()
         assert self._keys is not None
@@ -125,7 +131,7 @@ class FileScorer(DataScorer):
         return self._scores[:, place].masked_fill(~known, float("nan")), known
 
     def _load(self) -> None:
-        names = ["gain", "noise", *(f"gain/{name}" for name in self.parts)]
+        names = ["gain", "noise", *(f"gain/{name}" for name in self.parts), "tokens"]
         table = pq.read_table(self.path, columns=["fingerprint", *names])
         keys = torch.from_numpy(table["fingerprint"].to_numpy().copy())
         scores = torch.from_numpy(np.stack([table[name].to_numpy() for name in names]))

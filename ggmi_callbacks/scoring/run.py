@@ -96,7 +96,8 @@ def score(
     reader = Reader(tokenizer, prompt_column, completion_column, max_length)
     samples = reader.samples(data, source, limit)
     stamp = partial(Stamp, ggmi_callbacks.__version__, written(scorer), content=samples.content)
-    stamp = partial(stamp, tokens=digest_of_tensor(samples.prints))
+    sums = scorer.additive and scorer.normalize is None
+    stamp = partial(stamp, tokens=digest_of_tensor(samples.prints), sums=sums)
     scorer.read(samples.data)
     target = None if output is None else Path(output)
     with processes(where) as ranks:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from ggmi_callbacks.scorers._stamp import Stamp
+
 
 def select(
     scored: pa.Table, keep: float | None = None, above: float | None = None, within: str | None = None
 ) -> np.ndarray:
     """Ids of the samples to keep, in their order; one without a score is not kept.
+
+    Cost is tokens, so ``keep`` ranks gains that are sums over a sample's targets per token, as ``Filter(keep=)`` does.
 
     Args:
         scored: of :func:`ggmi_callbacks.score`.
@@ -34,10 +38,11 @@ def select(
     gain = scored["gain"].to_numpy()
     groups = np.zeros(len(gain)) if within is None else _groups(scored, within)
     kept = ~np.isnan(gain)
+    rank = gain / np.maximum(scored["tokens"].to_numpy(), 1) if Stamp.sums_in(scored) else gain
     if keep is not None:
         for group in np.unique(groups):
             members = ((groups == group) & ~np.isnan(gain)).nonzero()[0]
-            best = members[np.argsort(-gain[members], kind="stable")]
+            best = members[np.argsort(-rank[members], kind="stable")]
             kept[best[max(1, int(keep * len(members) + 0.5)) :]] = False
     if above is not None:
         kept &= np.nan_to_num(gain, nan=-np.inf) > above

@@ -12,6 +12,7 @@ import torch
 from ggmi_callbacks import FileScorer, Filter, GainEngine, JointScorer, score
 from ggmi_callbacks.data import padded
 from ggmi_callbacks.scorers import ColumnScorer
+from ggmi_callbacks.scoring import select
 from ggmi_callbacks.scoring.tokens import tokenise
 
 from .._sums import sums
@@ -51,6 +52,23 @@ def test_gains_are_those_of_the_file_whatever_the_order_and_the_copies(scored, e
     built = engine(FileScorer(path), rows=[MADE[i] for i in order])
     torch.testing.assert_close(built.scorer.known().gain, torch.tensor(table["gain"].to_pylist())[order])
     torch.testing.assert_close(built.scorer.known().noise, torch.tensor(table["noise"].to_pylist())[order])
+
+
+def test_a_share_is_the_best_per_token_from_a_file_as_in_training(make_model, tokenizer, tmp_path, engine):
+    """Long samples gain more in all; a gain of nats per sample is compared per token, here, there and by `select`."""
+    rows = [{**row, "completion": " ".join([row["completion"]] * (1 + i % 4 // 2 * 2))} for i, row in enumerate(MADE)]
+    path, settings = tmp_path / "long.parquet", {"learning_rate": 1e-2, "progress": False}
+    table = score(make_model(), rows, HUMAN, tokenizer=tokenizer, output=path, **settings)
+    gain, tokens = (torch.tensor(table[name].to_pylist()) for name in ("gain", "tokens"))
+    best = sorted((gain / tokens).topk(6).indices.tolist())
+    assert best != sorted(gain.topk(6).indices.tolist())
+    assert select(table, keep=0.25).tolist() == best
+    built = engine(FileScorer(path), rows=rows, policy=Filter(keep=0.25))
+    built.prepare()
+    batch = built.observe(batch_of(rows, tokenizer, list(range(24))))
+    assert len(batch["input_ids"]) == 6
+    kept = built.ledger.table.to_pandas().query("kept").id
+    assert sorted(kept) == best
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -133,9 +151,9 @@ def test_files_that_hold_no_scores_are_refused(tmp_path, scored):
         FileScorer(tmp_path / "other.parquet")
     with pytest.raises(FileNotFoundError):
         FileScorer(tmp_path / "nowhere.parquet")
-    later = table.schema.metadata[b"ggmi_scored"].replace(b'"format": 1', b'"format": 2')
+    later = table.schema.metadata[b"ggmi_scored"].replace(b'"format": 2', b'"format": 3')
     pq.write_table(table.replace_schema_metadata({b"ggmi_scored": later}), path)
-    with pytest.raises(ValueError, match=r"has format 2 .*, and this version reads format 1: score again"):
+    with pytest.raises(ValueError, match=r"has format 3 .*, and this version reads format 2: score again"):
         FileScorer(path)
 
 
