@@ -69,7 +69,8 @@ class LiveGGMI:
         self.twins.look_at_all(step)
         last = self.twins.collect()
         pairs = self.twins.pairs()
-        return self._numbers(pairs.last(last) if last else self.recent(step), first) | _null_control(pairs.unseen())
+        numbers = self._numbers(pairs.last(last).distinct() if last else self.recent(step), first)
+        return numbers | _null_control(pairs.unseen())
 
     def _collect(self, first: Tensor, visited: float) -> int | None:
         """The number of new pairs, or None if there are no twins any more."""
@@ -83,8 +84,8 @@ class LiveGGMI:
         return None
 
     def recent(self, step: int) -> Pairs:
-        """Pairs that stand for the weights of the moment: of the later half of the run."""
-        return self.twins.pairs().since(step // 2)
+        """Pairs that stand for the weights of the moment: of the later half of the run, of a sample the last one."""
+        return self.twins.pairs().since(step // 2).distinct()
 
     def _numbers(self, pairs: Pairs, first: Tensor) -> Values:
         found: Values = {}
@@ -129,15 +130,18 @@ class LiveGGMI:
             self._said = True
             _logger.warning(
                 "GGMI: the samples of this run come again and none is held out, so nothing is left to compare them "
-                "with: `ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more. Give `heldout=` samples of "
-                "the same kind that are never trained on."
+                "with: `ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more, and are not in the results. "
+                "Give `heldout=0.02`, a share of the training set (`Trainer`, `SFTTrainer`), or other samples of the "
+                "same kind that are never trained on."
             )
 
     @property
     def estimators(self) -> dict[str, str]:
         """What the numbers rest on."""
         if self.twins.over:
-            return dict.fromkeys(("generalization_gap", "ggmi"), "none: samples come again, and none is held out")
+            return dict.fromkeys(
+                ("generalization_gap", "ggmi"), "none: samples come again, and none is held out (`heldout=0.02`)"
+            )
         others = "samples held out" if self.twins.holds_out else "samples still to come, in looks of the later half"
         return {
             "generalization_gap": f"{others}; losses calibrated by the shadow's",

@@ -80,6 +80,7 @@ class SiblingScorer(TokenScorer):
     """
 
     static = True
+    needs_ids = True
 
     def __init__(
         self,
