@@ -31,7 +31,7 @@ from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.groups import read_groups
-from ggmi_callbacks.engine.heldout import check_heldout, held_visits, read_heldout, reserved_ids
+from ggmi_callbacks.engine.heldout import check_heldout, held_visits, refuse_share, reserved_ids
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.live import LiveGGMI
@@ -130,7 +130,8 @@ class GainEngine:
         self.probe = Probe(model, CausalLM() if task is None else task)
         self.anchors = check_anchors(anchors, self.probe.task)
         check_vocabulary(self.anchors, model)
-        self.heldout = read_heldout(heldout)
+        refuse_share(heldout)
+        self.heldout = list(heldout)
         check_vocabulary(self.heldout, model)
         self.capacity, self.seed, self.progress = capacity, seed, progress
         self.learning_rate, self.shadow_epochs = learning_rate, shadow_epochs

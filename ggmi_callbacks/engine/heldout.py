@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,20 +16,14 @@ from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs, Task
 
 
-def read_heldout(heldout: Any) -> list[Inputs]:
-    """``heldout`` as a list of batches.
-
-    Raises:
-        TypeError: if it is a share, which only a callback that has the data can take.
-
-    """
-    if isinstance(heldout, (int, float)) or not isinstance(heldout, Iterable):
+def refuse_share(heldout: Any) -> None:
+    """Raise TypeError if ``heldout`` is a share of the training set, where nobody has that."""
+    if isinstance(heldout, (int, float)):
         raise TypeError(
-            f"`heldout` must be batches of samples that are never trained on, got {heldout!r}. A share of the training "
-            "set is taken by the callbacks for Hugging Face alone; here split the data before the loader is made, as "
-            "in `train, held = torch.utils.data.random_split(data, [0.98, 0.02])`, and give a loader of `held`."
+            f"`heldout` must be samples that are never trained on, got {heldout!r}. A share of the training set is "
+            "taken by the callbacks for Hugging Face alone; here split the data before the loader is made, as in "
+            "`train, held = torch.utils.data.random_split(data, [0.98, 0.02])`, and give a loader of `held`."
         )
-    return list(heldout)
 
 
 def reserved_ids(heldout: Sequence[Inputs], num_samples: int | None) -> Tensor:

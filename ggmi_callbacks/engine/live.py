@@ -68,6 +68,12 @@ class LiveGGMI:
             return None
         self.twins.look_at_all(step)
         last = self.twins.collect()
+        if self.twins.holds_out and last < FEWEST:
+            self._say(
+                f"{last} samples held out can be paired with samples that were trained on, and fewer than {FEWEST} "
+                "pairs tell nothing: `ggmi/generalization_gap` and `ggmi/ggmi` are not measured. Hold out more; under "
+                "a filter only those count that it would keep."
+            )
         pairs = self.twins.pairs()
         numbers = self._numbers(pairs.last(last).distinct() if last else self.recent(step), first)
         return numbers | _null_control(pairs.unseen())
@@ -80,7 +86,12 @@ class LiveGGMI:
         if not self.twins.over:
             return fresh
         self.shown = None
-        self._say()
+        self._say(
+            "the samples of this run come again and none is held out, so nothing is left to compare them with: "
+            "`ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more, and are not in the results. Give "
+            "`heldout=0.02`, a share of the training set (`Trainer`, `SFTTrainer`), or other samples of the same kind "
+            "that are never trained on."
+        )
         return None
 
     def recent(self, step: int) -> Pairs:
@@ -125,15 +136,10 @@ class LiveGGMI:
             "twins": pairs.step.new_tensor(float(len(pairs))),
         }
 
-    def _say(self) -> None:
+    def _say(self, message: str) -> None:
         if not self._said:
             self._said = True
-            _logger.warning(
-                "GGMI: the samples of this run come again and none is held out, so nothing is left to compare them "
-                "with: `ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more, and are not in the results. "
-                "Give `heldout=0.02`, a share of the training set (`Trainer`, `SFTTrainer`), or other samples of the "
-                "same kind that are never trained on."
-            )
+            _logger.warning("GGMI: %s", message)
 
     @property
     def estimators(self) -> dict[str, str]:

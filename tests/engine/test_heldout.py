@@ -159,5 +159,5 @@ def test_what_cannot_be_judged_is_refused_with_the_way_out(build, make_model) ->
     with pytest.raises(ValueError, match=r"Filter\(.*per_group=1.*looks samples up by id"):
         build(Filter(per_group=1), Rewards(static=True), heldout=nameless)
     build(Monitor(), KNOWN, heldout=nameless)
-    with pytest.raises(TypeError, match=r"`heldout` must be batches.*got 0\.02.*random_split"):
+    with pytest.raises(TypeError, match=r"`heldout` must be samples.*got 0\.02.*random_split"):
         GainEngine(make_model(vocab_size=VOCABULARY), ANCHORS, heldout=0.02)
