@@ -143,13 +143,14 @@ class Twins:
     def look_at_all(self, step: int) -> None:
         """Evaluate what is held out, and as many samples of the past; ranks share the held-out batches."""
         rank, size = rank_and_size()
-        outside = [self._measure_unseen(visit) for visit in self._heldout[rank::size][:_PAST]]
-        inside: list[Tensor] = []
+        nothing = self._new[1 : 1 + _FIELDS, :0]
+        outside = torch.cat([nothing, *map(self._measure_unseen, self._heldout[rank::size][:_PAST])], 1)
+        inside = nothing
         for visit in self.past.draw(_PAST):
-            if sum(found.shape[1] for found in inside) < sum(found.shape[1] for found in outside):
-                inside.append(self._measure(visit))
-        if inside:
-            self._pair(step, torch.cat(inside, 1), torch.cat(outside, 1))
+            if inside.shape[1] < outside.shape[1]:
+                inside = torch.cat([inside, self._measure(visit)], 1)
+                inside = inside[:, _comes_last(inside[-1])]  # the past of several epochs holds a sample several times
+        self._pair(step, inside, outside)
 
     def collect(self) -> int:
         """Pool what all ranks have found since the last call; the number of new pairs. Every rank must call it."""
