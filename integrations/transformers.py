@@ -71,9 +71,8 @@ class GGMICallback(Results, TrainerCallback):
         shadow_epochs: at most so many passes of the shadow over the anchors.
         heldout: a share of the training set that is never trained on, as 0.02, at least 16 samples; or other samples
             like those of the training set, in the form of ``anchors``. With them ``ggmi/generalization_gap`` and
-            ``ggmi/ggmi`` are there in every epoch and at the end, also where batches are refilled. A share is drawn at
-            random by the trainer's seed, row by row, and packed rows as they are; ids stay positions in the whole set,
-            and ``callback.engine.reserved`` has those held out. The run has as many steps as one on the rest.
+            ``ggmi/ggmi`` are there in every epoch and at the end. A share is drawn by the trainer's seed, row by row
+            (packed rows whole); ids stay positions in the whole set, and ``engine.reserved`` has those held out.
 
     Raises:
         TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
@@ -115,9 +114,8 @@ class GGMICallback(Results, TrainerCallback):
         self._given, self._anchors = len(rows), self._prepare_anchors(rows)
         self._heldout = HeldOut(heldout, lambda: self._prepare_anchors(read_anchors(heldout, text)))
         self._source, self._samples = source, self._heldout.reserve(self._read_samples(source), trainer.args.seed)
-        self._rate = shadow_learning_rate
+        self._rate, self._scorer = shadow_learning_rate, scorer
         self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
-        self._scorer = scorer
         first = GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
         self._options["scorer"] = first.scorer  # which has read the training set
         self._engine: GainEngine | None = None
