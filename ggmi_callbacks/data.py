@@ -79,8 +79,8 @@ class SampleData:
 
     Example:
         >>> data = SampleData([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "reward": 1.0}])
-        >>> data.column("reward"), data.prompts, data.answers
-        ([1.0], [(5,)], [[6, 7]])
+        >>> data.column("reward"), data.groups, data.answers
+        ([1.0], [0], [[6, 7]])
 
     """
 
@@ -102,14 +102,12 @@ class SampleData:
             raise ValueError(f"the training set has no column {name!r}; it has {_names(self._rows)}.")
         return found
 
-    @property
-    def prompts(self) -> list[tuple[int, ...]]:
-        """Token ids before the first target of each sample."""
-        return [tuple(ids[: _begin(labels)]) for ids, labels in self.tokens()]
-
     @cached_property
     def groups(self) -> list[int]:
-        """A number for the prompt of each sample: equal numbers, equal prompts; no prompt equals none."""
+        """A number for the prompt of each sample, the token ids before its first target; no prompt equals none.
+
+        Equal numbers, equal prompts: such samples are siblings, and one without a prompt is nobody's.
+        """
         known: dict[bytes, int] = {}
         out: list[int] = []
         for ids, labels in self.tokens(arrays=True):

@@ -57,21 +57,6 @@ def read_anchors(anchors: Any, text: str = "text") -> Any:
     return anchors
 
 
-def read_heldout(heldout: Any, text: str = "text") -> Any:
-    """Rows of samples that are never trained on, in any form that :func:`read_anchors` takes.
-
-    Raises:
-        TypeError: if they are a share; others as :func:`read_anchors`.
-
-    """
-    if isinstance(heldout, (int, float)):
-        raise TypeError(
-            f"`heldout` must be samples that are not in `train_dataset`, got {heldout}: split the data with "
-            f"`split = data.train_test_split({heldout})`, train on split['train'] and give heldout=split['test']."
-        )
-    return read_anchors(heldout, text)
-
-
 def anchor_batches(
     prepared: Any, given: int, size: int, collate: Callable[[list[Any]], Any], model: Any
 ) -> list[Inputs]:

@@ -28,6 +28,8 @@ class Samples:
     """Most samples in a row."""
     table: SampleData | None = None
     """What scorers may read of the samples, by id; None for a stream."""
+    heldout: Any = None
+    """Rows with ids that are not among ``numbered``, since they are never trained on; None if no share is held out."""
 
 
 class Decoded:

@@ -43,6 +43,7 @@ except ImportError:  # pragma: no cover - pytorch_lightning alone
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine.heldout import refuse_share
 from ggmi_callbacks.integrations._language_model import find_language_model
 from ggmi_callbacks.integrations._lightning_anchors import anchor_batches, take
 from ggmi_callbacks.integrations._lightning_trainer import autocast_dtype, batch_capacity, check_strategy, peak_rate
@@ -112,6 +113,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
             raise ValueError(f"`shadow_learning_rate` must be positive, got {shadow_learning_rate}.")
         self.policy = Monitor() if policy is None else check_policy(policy)
         self.anchors = take(anchors) if isinstance(anchors, Iterator) else anchors  # a second fit needs them again
+        refuse_share(heldout)
         self.heldout = take(heldout) if isinstance(heldout, Iterator) else heldout
         self.model_attribute, self.sample_loss = model_attribute, sample_loss
         self.shadow_learning_rate = shadow_learning_rate

@@ -32,9 +32,10 @@ from ggmi_callbacks.config import GGMIConfig
 from ggmi_callbacks.data import CarryIds
 from ggmi_callbacks.engine import GainEngine
 from ggmi_callbacks.integrations import _checks, _compat
-from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors, read_heldout
+from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors
 from ggmi_callbacks.integrations._checkpoint import load_state, save_config, save_state
 from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_samples
+from ggmi_callbacks.integrations._heldout import HeldOut
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
 from ggmi_callbacks.integrations._refill import refilled
@@ -69,9 +70,10 @@ class GGMICallback(Results, TrainerCallback):
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow run on the anchors; the trainer's own by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
-        heldout: samples like those of the training set that are never trained on, in the form of ``anchors``: with
-            them ``ggmi/generalization_gap`` and ``ggmi/ggmi`` are there in every epoch and at the end. To have some,
-            split the data before the trainer is built: ``data.train_test_split(0.02)``.
+        heldout: a share of the training set that is never trained on, as 0.02, at least 16 samples; or other samples
+            like those of the training set, in the form of ``anchors``. With them ``ggmi/generalization_gap`` and
+            ``ggmi/ggmi`` are there in every epoch and at the end. A share is drawn by the trainer's seed, row by row
+            (packed rows whole); ids stay positions in the whole set, and ``engine.reserved`` has those held out.
 
     Raises:
         TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
@@ -111,9 +113,9 @@ class GGMICallback(Results, TrainerCallback):
         text = getattr(trainer.args, "dataset_text_field", "text")
         rows = read_anchors(anchors, text)
         self._given, self._anchors = len(rows), self._prepare_anchors(rows)
-        self._heldout = None if heldout is None else self._prepare_anchors(read_heldout(heldout, text))
-        self._source, self._samples = source, self._read_samples(source)
-        self._rate = shadow_learning_rate
+        self._heldout = HeldOut(heldout, lambda: self._prepare_anchors(read_anchors(heldout, text)))
+        self._source, self._samples = source, self._heldout.reserve(self._read_samples(source), trainer.args.seed)
+        self._rate, self._scorer = shadow_learning_rate, scorer
         self._config, self._remarks = GGMIConfig.of(
             anchors=anchors,
             policy=self.policy,
@@ -125,7 +127,8 @@ class GGMICallback(Results, TrainerCallback):
             heldout=heldout,
         )
         self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
-        GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
+        first = GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
+        self._options["scorer"] = first.scorer  # which has read the training set
         self._engine: GainEngine | None = None
         self._entry, self._installed = Installation(), Installation()
         self._enter()
@@ -246,7 +249,8 @@ class GGMICallback(Results, TrainerCallback):
         """The trainer's loader, of batches that carry sample ids; data set and collator stay as they were."""
         trainer, columns = self.trainer, _compat.signature_columns(self.trainer)
         if self._samples.data is not trainer.train_dataset:
-            self._samples = self._read_samples(self._source)
+            self._samples = self._heldout.reserve(self._read_samples(self._source), trainer.args.seed)
+            self._options["scorer"] = self._scorer
         with Installation() as meanwhile:
             meanwhile.replace(trainer, "train_dataset", self._samples.numbered)
             meanwhile.replace(trainer, _compat.COLUMNS, [*columns, SAMPLE_KEY])
@@ -312,7 +316,7 @@ class GGMICallback(Results, TrainerCallback):
         how = rows, self._anchor_collator(), trainer.model
         return {
             "anchors": anchor_batches(self._anchors, self._given, *how),
-            "heldout": () if self._heldout is None else anchor_batches(self._heldout, len(self._heldout), *how),
+            "heldout": self._heldout.batches(trainer, self._samples, *how),
             "policy": self.policy,
             "task": self._task(),
             "learning_rate": args.learning_rate if self._rate is None else self._rate,

@@ -91,7 +91,7 @@ class GGMICallback(base.GGMICallback):
         overhead: share of step time that scoring may take.
         shadow_learning_rate: of the shadow run on the anchors.
         shadow_epochs: at most so many passes of the shadow over the anchors.
-        heldout: samples like those of the training set that are never trained on.
+        heldout: a share of the training set that is never trained on, as 0.02, or other samples like those of it.
         train_dataset: the data set that was given to a trainer with ``packing=True``. Packing keeps tokens alone;
             ids (positions in this data set) and sources are found again by content. Without it samples are
             numbered as packed, and have no sources.

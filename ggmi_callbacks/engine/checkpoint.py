@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ggmi_callbacks.distributed import rank_and_size
 
-FORMAT = 3
+FORMAT = 4
 """Version of :meth:`GainEngine.state_dict`; another one is refused."""
 
 
@@ -18,14 +18,20 @@ class Stateful(Protocol):
         ...
 
 
-def stamp(step: int, anchors: str, scorer: str) -> dict[str, Any]:
-    """By what a state is known: format, rank, ranks, step, the digest of the anchors and the scorer's kind."""
+def stamp(step: int, anchors: str, heldout: str, scorer: str) -> dict[str, Any]:
+    """By what a state is known: format, rank, ranks, step, digests of anchors and held-out samples, kind of scorer."""
     rank, size = rank_and_size()
-    return {"format": FORMAT, "rank": rank, "world_size": size, "step": step, "anchors": anchors, "kind": scorer}
+    run = {"format": FORMAT, "rank": rank, "world_size": size, "step": step}
+    return {**run, "anchors": anchors, "heldout": heldout, "kind": scorer}
 
 
-def check_stamp(state: Any, anchors: str, scorer: str, step: int | None) -> None:
+def check_stamp(state: Any, here: dict[str, Any], step: int | None) -> None:
     """Raise if ``state`` is not one that this rank of this run, at ``step`` if given, can go on with.
+
+    Args:
+        state: what was saved.
+        here: :func:`stamp` of this run.
+        step: that the run is at, if it is known.
 
     Raises:
         ValueError: naming what differs, and the way out.
@@ -37,12 +43,14 @@ def check_stamp(state: Any, anchors: str, scorer: str, step: int | None) -> None
             f"the state is of format {found}, this version reads format {FORMAT}: resume with the version that wrote "
             "it, or start anew."
         )
-    here = stamp(0 if step is None else step, anchors, scorer)
+    here = {**here, "step": step}
     ways = {
         "world_size": "is of a run on {there} ranks, and this one has {here}: launch as many",
         "rank": "is that of rank {there}, and this is rank {here}: give each rank the file that it wrote",
         "kind": "is of a run with {there}, and this one has {here}: resume with the same scorer",
         "anchors": "is of a run with other anchors, or with anchors batched otherwise: give the same",
+        "heldout": "is of a run that held out other samples, or batched them otherwise: give the same data, `heldout` "
+        "and seed",
         **(
             {}
             if step is None

@@ -23,14 +23,15 @@ from tqdm.auto import tqdm
 
 from ggmi_callbacks.data import SampleData, anchors_digest, check_anchors, check_vocabulary, to_device
 from ggmi_callbacks.distributed import broadcast, is_distributed, rank_and_size
+from ggmi_callbacks.engine.account import account
 from ggmi_callbacks.engine.alarms import Alarms
 from ggmi_callbacks.engine.anchor_panel import AnchorPanel
 from ggmi_callbacks.engine.budget import Budget
-from ggmi_callbacks.engine.by_source import by_source
 from ggmi_callbacks.engine.checkpoint import Stateful, check_stamp, stamp
 from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.groups import read_groups
+from ggmi_callbacks.engine.heldout import check_heldout, held_visits, refuse_share, reserved_ids
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.live import LiveGGMI
@@ -39,12 +40,11 @@ from ggmi_callbacks.engine.refusals import check_coverage, check_shadow
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.twins import Twins
-from ggmi_callbacks.engine.verdict import verdict
 from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.model import CrossFit, Probe, Shadow, cross_fit, preserved_rng, train_shadow
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
 from ggmi_callbacks.scorers import Scorer
-from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Layout, Task
+from ggmi_callbacks.tasks import CausalLM, Inputs, Layout, Task
 
 _PARTS = ("ledger", "schedule", "visits", "recorder", "alarms", "intake", "policy", "scorer")
 """Attributes of the engine that have a state of their own."""
@@ -89,14 +89,16 @@ class GainEngine:
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
         heldout: batches of samples of the same law as the training set that are never trained on, with which those that
             are trained on are compared in every epoch, and with the last weights. Without any, the samples still to
-            come in the first epoch serve, if it is shuffled. Ids under ``"ggmi_sample"`` tell their sources.
+            come in the first epoch serve, if it is shuffled. Ids under ``"ggmi_sample"`` tell their sources; those
+            below ``num_samples`` are a part of the training set that no batch may hold (:attr:`reserved`). Beside what
+            a filter keeps, those stand that it would keep.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
     Raises:
         TypeError: if ``policy`` or ``scorer`` is no policy or scorer.
-        ValueError: if the model cannot be scored, the anchors are empty, too few or without targets, or what the
-            policy tells samples apart by is not known.
+        ValueError: if the model cannot be scored, the anchors are empty, too few or without targets, what the policy
+            tells samples apart by is not known, or a policy that drops could not judge the samples held out.
 
     """
 
@@ -128,6 +130,7 @@ class GainEngine:
         self.probe = Probe(model, CausalLM() if task is None else task)
         self.anchors = check_anchors(anchors, self.probe.task)
         check_vocabulary(self.anchors, model)
+        refuse_share(heldout)
         self.heldout = list(heldout)
         check_vocabulary(self.heldout, model)
         self.capacity, self.seed, self.progress = capacity, seed, progress
@@ -146,17 +149,21 @@ class GainEngine:
         names = sorted({s for s in sources or () if s is not None})
         self.ledger = Ledger(names, self.scorer.parts)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
-        self._codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
+        self.codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
+        """Code of each sample's source by id, that of none at the end; None without sources."""
         if data is not None:
             num_samples = len(data) if num_samples is None else num_samples
-            self.scorer.read(data)
+            self.scorer.read_once(data)
         self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
         if sources is not None and len(sources) < (num_samples or 0):
             raise ValueError(
                 f"`sources` must name one of each sample, got {len(sources)} of `num_samples={num_samples}`."
             )
         self.policy.read(read_groups(self.policy, data, sources, self.num_samples))
-        self._digest = anchors_digest(self.anchors)
+        self.reserved = reserved_ids(self.heldout, self.num_samples)
+        """Ids of the samples of the training set that are held out, in ascending order, [m]."""
+        check_heldout(self.heldout, self.policy, self.scorer, self.reserved)
+        self._digests = anchors_digest(self.anchors), anchors_digest(self.heldout)
         self._remembers = bool(num_samples) and self.scorer.static
         self._current: _Step | None = None
 
@@ -178,6 +185,11 @@ class GainEngine:
                 f"`capacity` is missing: with several ranks {type(self.policy).__name__} compares the gains of all, so "
                 "each must know the most samples that a batch of any rank holds. Give GainEngine(capacity=...)."
             )
+        self._build()
+        self.intake.learn_heldout(self._held)
+
+    def _build(self) -> None:
+        """All of :meth:`prepare` that a resumed run does too."""
         shadow = self.prepare_scorer()
         if self.cross_fit is None:
             with preserved_rng():
@@ -194,9 +206,10 @@ class GainEngine:
             self.schedule,
             self.recorder,
             table=GainTable(self.num_samples or 0, self.device, len(self.scorer.parts)) if self._remembers else None,
-            sources=None if self._codes is None else self._codes.to(self.device),
+            sources=None if self.codes is None else self.codes.to(self.device),
             num_samples=self.num_samples,
             capacity=self.capacity,
+            reserved=self.reserved,
         )
         self.alarms = Alarms(self.recorder, self.anchors, shadow)
         self.policy.reset()
@@ -236,17 +249,12 @@ class GainEngine:
         return shadow
 
     def _make_recorder(self, shadow: Shadow, anchors: CrossFit) -> Recorder:
-        held = [(to_device(batch, self.device), self._held_sources(batch)) for batch in self.heldout]
-        twins = Twins(self.probe, shadow.weights(self.probe), held, self.seed, self.device)
+        known = self.codes, len(self.ledger.sources), self.reserved
+        self._held = held_visits(self.heldout, self.probe.task, *known, self.device)
+        keeps = (lambda visit: self.intake.would_keep(visit)) if self.policy.drops else None
+        twins = Twins(self.probe, shadow.weights(self.probe), self._held, self.seed, self.device, keeps)
         panel = AnchorPanel(self.probe, self.anchors, shadow, anchors)
         return Recorder(self.probe, panel, LiveGGMI(twins, anchors), self.ledger.sources, self.seed, self.device)
-
-    def _held_sources(self, batch: Inputs) -> Tensor:
-        """Codes of the sources of a held-out batch; the code of none where it does not tell."""
-        ids, none = batch.get(SAMPLE_KEY), len(self.ledger.sources)
-        if ids is None or self._codes is None:
-            return torch.full((self.probe.task.layout(batch).n,), none, device=self.device)
-        return self._codes[ids.flatten().cpu()].to(self.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Say that pass number ``epoch`` over the data begins, from 0; every rank must call it.
@@ -280,9 +288,10 @@ class GainEngine:
                 weights = torch.ones_like(weights[:1]).expand(layout.n)
         first = self._first_visits(batch.identity, layout, kept)
         if kept is None or len(kept):
-            source = batch.source if kept is None else batch.source[kept]
+            source, identity = (x if kept is None else x[kept] for x in (batch.source, batch.identity))
+            visit = Visit(inputs, layout, first_nll=torch.empty(0), source=source, identity=identity)
             with self.budget.spend("twins") if self.recorder.live.twins.waits else nullcontext():
-                self.recorder.live.twins.meet(self.step, inputs, layout, source, first)
+                self.recorder.live.twins.meet(self.step, visit, first)
         self._current = _Step(inputs, layout, kept, weights, first, rows, targets, batch.met_before, batch.origin)
         return inputs
 
@@ -439,26 +448,13 @@ class GainEngine:
         Gains and shares are those of the whole run; those of one window are in the log.
         """
         self._require_prepared("results")
-        shadow, cross_fit = self.shadow, self.cross_fit
-        assert shadow is not None
-        assert cross_fit is not None
-        numbers, summary = self.recorder.results(acts=self.policy.acts), self.scorer.summary()
-        sources = by_source(self.recorder.run, self.recorder.live.shown, self.ledger.sources)
+        assert self.shadow is not None
+        assert self.cross_fit is not None
+        anchors = self.shadow, self.cross_fit
         return {
-            **numbers,
-            **summary,
+            **account(self.recorder, self.scorer, self.policy, anchors, self.codes),
             "ggmi/overhead": self.budget.share,
-            "scorer": str(self.scorer),
-            "gain_unit": self.scorer.unit,
-            "policy": repr(self.policy),
-            "shadow": {
-                **shadow.summary(),
-                "trained": f"{len(shadow.parameters)} of {len(self.probe.trainable)} tensors",
-                "cross_fit_seconds": cross_fit.seconds,
-            },
-            "estimators": {**self.recorder.estimators, **summary.get("estimators", {})},
-            "sources": sources,
-            "verdict": verdict(numbers, len(cross_fit.tokens), shadow.improved, sources),
+            "heldout": sum(visit.layout.n for visit in self._held),
             "alarms": dict(self.alarms.raised),
         }
 
@@ -469,7 +465,7 @@ class GainEngine:
         assert self.cross_fit is not None
         self._flush()
         return {
-            **stamp(self.step, self._digest, type(self.scorer).__name__),
+            **stamp(self.step, *self._digests, type(self.scorer).__name__),
             **{name: getattr(self, name).state_dict() for name in _PARTS},
             "shadow": self.shadow.state_dict(),
             "cross_fit": self.cross_fit.state_dict(),
@@ -487,11 +483,11 @@ class GainEngine:
             ValueError: if ``state`` is of another format, step, number of ranks, rank, anchors, policy or scorer.
 
         """
-        check_stamp(state, self._digest, type(self.scorer).__name__, step)
+        check_stamp(state, stamp(self.step, *self._digests, type(self.scorer).__name__), step)
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step = state["step"]
         self.shadow, self.cross_fit = Shadow(**state["shadow"]), CrossFit(**state["cross_fit"])
-        self.prepare()
+        self._build()
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.loader_state = state["loader"]
@@ -514,7 +510,7 @@ class GainEngine:
         if self.num_samples is None:
             return self.recorder.finds_news
         assert self._current is not None
-        return self._current.met_before * rank_and_size()[1] < self.num_samples
+        return self._current.met_before * rank_and_size()[1] < self.num_samples - len(self.reserved)
 
     def _require_prepared(self, name: str) -> None:
         if self.shadow is None or not hasattr(self, "recorder"):

@@ -17,7 +17,7 @@ def read_groups(
     """Group of each sample by id, whole numbers from 0, [N], for each name in :attr:`Policy.needs`.
 
     Args:
-        policy: asks for ``"prompt"`` (equal token ids before the first target), ``"source"``, ``"length"`` (octaves of
+        policy: asks for ``"prompt"`` (:attr:`SampleData.groups`), ``"source"``, ``"length"`` (octaves of
             the number of targets) or the name of a column, whose equal values are a group.
         data: the training set by id.
         sources: source of each sample by id; those without one are a group of their own.
@@ -59,7 +59,7 @@ def _of_data(policy: Policy, name: str, data: SampleData | None) -> Sequence[Has
             "`train_dataset=`. A stream cannot be read beforehand, and Lightning's callback knows sources alone."
         )
     if name == "prompt":
-        return data.prompts
+        return data.groups
     if name == "length":
         return [len(answer).bit_length() for answer in data.answers]  # 1, 2 to 3, 4 to 7, ...
     return data.column(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.ledger import Ledger, Rows
 from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.refusals import refuse_stream
+from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.policies import Policy
@@ -58,6 +60,7 @@ class Intake:
         sources: code of each sample's source by id, the code of none at its end; None if there are no sources.
         num_samples: size of the training set, if ids are positions in it.
         capacity: most samples in a batch of any rank.
+        reserved: ids of samples of the training set that are held out.
 
     """
 
@@ -73,6 +76,7 @@ class Intake:
         sources: Tensor | None,
         num_samples: int | None,
         capacity: int | None,
+        reserved: Tensor,
     ) -> None:
         self.probe, self.scorer, self.policy = probe, scorer, policy
         self.schedule, self.recorder, self.table = schedule, recorder, table
@@ -87,7 +91,14 @@ class Intake:
         elif table is None:
             refuse_stream(scorer, policy)
         self._hopeless = self._find_hopeless()
-        self._outside = torch.zeros((), dtype=torch.bool, device=next(probe.model.parameters()).device)
+        device = next(probe.model.parameters()).device
+        self._outside = torch.zeros((), dtype=torch.bool, device=device)
+        self._reserved = torch.zeros(num_samples or 0, dtype=torch.bool, device=device)
+        self._reserved[reserved] = True
+        self._trained_reserved = self._outside
+        if table is not None and not self._remembers and len(reserved):  # they never come
+            unknown = torch.full((2 + len(scorer.parts), len(reserved)), float("nan"), device=device)
+            table.put(reserved.to(device), Score.unstacked(unknown))
         self._refreshed_at = -1
 
     def take(
@@ -136,6 +147,23 @@ class Intake:
         layout = self.probe.task.layout(inputs, ids.numel())
         self._find(inputs, replace(layout, ids=self._checked(ids, layout)), step, optimizer)
 
+    def learn_heldout(self, visits: Sequence[Visit]) -> None:
+        """Remember the gains of held-out samples of the training set, if the policy has to judge them."""
+        if self.table is None or self._remembers or not self.policy.drops:
+            return
+        for visit in visits:
+            if visit.layout.ids is not None:
+                self.table.put(visit.layout.ids, self._read(visit.inputs, visit.layout), visit.layout.tokens)
+
+    def would_keep(self, visit: Visit) -> Tensor:
+        """Which samples of a held-out batch the policy would train on, bool [n], by what is known now."""
+        ids, whole = visit.layout.ids, self._weights_of_all()
+        if ids is not None and whole is not None:
+            return whole[ids] > 0
+        known = ids is not None and self.table is not None
+        score = self.table.get(ids) if known else self._read(visit.inputs, visit.layout)  # type: ignore[union-attr,arg-type]
+        return self.policy.weights(self._compared(score.gain, visit.layout.tokens), score.noise, ids) > 0
+
     def known(self, ids: Tensor, weight: float) -> Candidates:
         """Samples that never came, by what the table knows of them, at one weight."""
         assert self.table is not None
@@ -160,11 +188,16 @@ class Intake:
         return keeps if keeps is not None or self._hopeless is None else ~self._hopeless
 
     def check(self) -> None:
-        """Raise if ids were out of range; waits for the device, so it is done when logging."""
+        """Raise if ids were out of range, or held out; waits for the device, so it is done when logging."""
         if bool(self._outside):
             raise ValueError(
                 f"{SAMPLE_KEY!r} held ids outside [0, {self.num_samples}), the number of `sources` or `num_samples`: "
                 "ids must be positions in the training set."
+            )
+        if bool(self._trained_reserved):
+            raise ValueError(
+                "a batch held samples that are held out, by their ids: `heldout` must be samples that are never "
+                "trained on, with ids that no other sample has."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -249,7 +282,9 @@ class Intake:
         if self.num_samples is None:
             return ids
         self._outside = self._outside | ((ids < 0) | (ids >= self.num_samples)).any()
-        return ids.clamp(0, self.num_samples - 1)
+        ids = ids.clamp(0, self.num_samples - 1)
+        self._trained_reserved = self._trained_reserved | self._reserved[ids].any()
+        return ids
 
     def _score(
         self, inputs: Inputs, layout: Layout, step: int, optimizer: torch.optim.Optimizer | None
@@ -270,12 +305,16 @@ class Intake:
             if self._refreshed_at != step:
                 self.scorer.refresh(step, optimizer)
                 self._refreshed_at = step
-            values = self.scorer.score(inputs, layout).stacked().float()
-            # A sample without targets has no gain, and infinite ones would poison every running statistic.
-            known = (layout.tokens > 0) & values[:2].isfinite().all(0)
-            values[:2] = values[:2].masked_fill(~known, float("nan"))
-            score = Score.unstacked(values)
+            score = self._read(inputs, layout)
             self.recorder.remember_prompts(inputs, layout)
             if self.table is not None:
                 self.table.put(layout.ids, score, layout.tokens)
         return score
+
+    def _read(self, inputs: Inputs, layout: Layout) -> Score:
+        """Scores [n] as the scorer finds them."""
+        values = self.scorer.score(inputs, layout).stacked().float()
+        # A sample without targets has no gain, and infinite ones would poison every running statistic.
+        known = (layout.tokens > 0) & values[:2].isfinite().all(0)
+        values[:2] = values[:2].masked_fill(~known, float("nan"))
+        return Score.unstacked(values)

@@ -68,8 +68,15 @@ class LiveGGMI:
             return None
         self.twins.look_at_all(step)
         last = self.twins.collect()
+        if self.twins.holds_out and last < FEWEST:
+            self._say(
+                f"{last} samples held out can be paired with samples that were trained on, and fewer than {FEWEST} "
+                "pairs tell nothing: `ggmi/generalization_gap` and `ggmi/ggmi` are not measured. Hold out more; under "
+                "a filter only those count that it would keep."
+            )
         pairs = self.twins.pairs()
-        return self._numbers(pairs.last(last) if last else self.recent(step), first) | _null_control(pairs.unseen())
+        numbers = self._numbers(pairs.last(last).distinct() if last else self.recent(step), first)
+        return numbers | _null_control(pairs.unseen())
 
     def _collect(self, first: Tensor, visited: float) -> int | None:
         """The number of new pairs, or None if there are no twins any more."""
@@ -79,12 +86,17 @@ class LiveGGMI:
         if not self.twins.over:
             return fresh
         self.shown = None
-        self._say()
+        self._say(
+            "the samples of this run come again and none is held out, so nothing is left to compare them with: "
+            "`ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more, and are not in the results. Give "
+            "`heldout=0.02`, a share of the training set (`Trainer`, `SFTTrainer`), or other samples of the same kind "
+            "that are never trained on."
+        )
         return None
 
     def recent(self, step: int) -> Pairs:
-        """Pairs that stand for the weights of the moment: of the later half of the run."""
-        return self.twins.pairs().since(step // 2)
+        """Pairs that stand for the weights of the moment: of the later half of the run, of a sample the last one."""
+        return self.twins.pairs().since(step // 2).distinct()
 
     def _numbers(self, pairs: Pairs, first: Tensor) -> Values:
         found: Values = {}
@@ -124,20 +136,18 @@ class LiveGGMI:
             "twins": pairs.step.new_tensor(float(len(pairs))),
         }
 
-    def _say(self) -> None:
+    def _say(self, message: str) -> None:
         if not self._said:
             self._said = True
-            _logger.warning(
-                "GGMI: the samples of this run come again and none is held out, so nothing is left to compare them "
-                "with: `ggmi/generalization_gap` and `ggmi/ggmi` are not logged any more. Give `heldout=` samples of "
-                "the same kind that are never trained on."
-            )
+            _logger.warning("GGMI: %s", message)
 
     @property
     def estimators(self) -> dict[str, str]:
         """What the numbers rest on."""
         if self.twins.over:
-            return dict.fromkeys(("generalization_gap", "ggmi"), "none: samples come again, and none is held out")
+            return dict.fromkeys(
+                ("generalization_gap", "ggmi"), "none: samples come again, and none is held out (`heldout=0.02`)"
+            )
         others = "samples held out" if self.twins.holds_out else "samples still to come, in looks of the later half"
         return {
             "generalization_gap": f"{others}; losses calibrated by the shadow's",

@@ -24,6 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from ggmi_callbacks.data import to_device
 from ggmi_callbacks.distributed import is_distributed, rank_and_size
 from ggmi_callbacks.engine.engine import GainEngine
+from ggmi_callbacks.engine.heldout import ids_left
 from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY
 
 
@@ -34,7 +35,8 @@ class Refill:
         engine: prepared by the first iteration.
         loader: the loader of unfiltered batches, of a map-style data set whose rows carry their position under
             ``"ggmi_sample"`` (:class:`~ggmi_callbacks.Numbered`) and a collator that keeps it
-            (:class:`~ggmi_callbacks.CarryIds`). Its length is that of an iteration.
+            (:class:`~ggmi_callbacks.CarryIds`). Its length is that of an iteration. Where the engine holds out some of
+            the training set by id, the data set is what is left of it, in its order and with its ids.
         seed: of the order of each pass.
 
     Raises:
@@ -51,6 +53,7 @@ class Refill:
             raise ValueError(f"{engine.policy!r} drops nothing, so there is nothing to refill: use `loader` itself.")
         self.engine, self.loader, self.seed = engine, loader, seed
         self.batch_size, self._shuffles = _batching(loader)
+        self._ids = ids_left(len(loader.dataset), engine.reserved, engine.num_samples)  # by position
         share = getattr(engine.policy, "keep", None) or 1.0
         self.candidates = math.ceil(self.batch_size / share)
         """Samples that are drawn and scored together: about as many as it takes for one batch."""
@@ -95,7 +98,7 @@ class Refill:
         return self._yielded if self._yielded < len(self) else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the draw is, and the samples that wait, by position."""
+        """Where the draw is, and the samples that wait, by id."""
         gains = [gain for _, gain in self._waiting]
         return {
             "pass": self._pass,
@@ -112,7 +115,8 @@ class Refill:
         self._pass, (self._drawn, self._kept, self._yielded) = state["pass"], state["drawn"]
         self._order, self._dropped = state["order"].tolist(), state["dropped"].cpu()
         self._decided = state["decided"]
-        rows = [self.dataset[i] for i in state["waiting"]]
+        places = torch.searchsorted(self._ids, torch.tensor(state["waiting"], dtype=torch.long))
+        rows = [self.dataset[i] for i in places.tolist()]
         self._waiting = deque(zip(rows, state["gains"].to(self.engine.device), strict=True))
 
     def _candidates(self) -> Iterator[tuple[list[Any], Any]]:
@@ -141,8 +145,8 @@ class Refill:
         may_keep, self._decided = self.engine.may_keep(), self.engine.keeps() is not None
         self._dropped = positions[:0]
         if may_keep is not None:
-            may_keep = may_keep.cpu()
-            self._dropped, positions = positions[~may_keep][rank::size], positions[may_keep]
+            may_keep = may_keep.cpu()[self._ids]
+            self._dropped, positions = self._ids[~may_keep][rank::size], positions[may_keep]
         if self._shuffles:
             draw = torch.Generator().manual_seed(self.seed + self._pass)
             positions = positions[torch.randperm(len(positions), generator=draw)]

@@ -17,12 +17,13 @@ from ggmi_callbacks.tasks import Inputs, Layout
 
 @dataclass
 class Visit:
-    """A batch of samples that were trained on, and what is known of them."""
+    """A batch of samples, trained on or held out, and what is known of them."""
 
     inputs: Inputs
     layout: Layout
     first_nll: Tensor  # [n], nats, when first seen; empty where nobody asks for it
     source: Tensor | None = None  # [n], codes
+    identity: Tensor | None = None  # [n], by which a sample is known again
     reference: Tensor | None = None  # [n], nats under fixed weights, once they were found
 
 

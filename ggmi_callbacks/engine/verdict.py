@@ -51,7 +51,7 @@ def _memorised(numbers: Mapping[str, float]) -> str:
     """Compare the two gaps; they come from two runs, so their errors add as squares."""
     gap, anchors = _bounds(numbers, "generalization_gap"), _bounds(numbers, "anchor_gap")
     if gap is None or anchors is None:
-        return "what was memorised of them is not known, for want of samples that were not trained on (`heldout=`)"
+        return "what was memorised of them is not known, for want of samples that were not trained on (`heldout=0.02`)"
     difference = anchors[0] - gap[0]
     error = ((gap[2] - gap[0]) ** 2 + (anchors[2] - anchors[0]) ** 2) ** 0.5
     both = f"a generalisation gap of {_show(gap)} against {_show(anchors)}"

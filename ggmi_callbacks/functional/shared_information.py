@@ -127,11 +127,19 @@ def shared_information(
         0.70 against 0.00 nats
     """
     check_confidence(confidence)
+    *values, groups = sibling_values(samples, group, order=order, per_token=per_token, seed=seed)
+    return SharedInformation(*(grouped_mean(value, groups, confidence, seed) for value in values))
+
+
+def sibling_values(
+    samples: Sequence[Any], group: Iterable[Hashable], *, order: int, per_token: bool, seed: int
+) -> tuple[Floats, Floats, Ints]:
+    """:func:`sibling_information`, the same with strangers for siblings, and a number for each group, [n] each."""
     corpus, groups = _read(samples, group, order)
     partners = [np.arange(len(groups)), strangers(groups, seed)]
     tokens = corpus.lengths if per_token else 1
-    values = _information(corpus, groups, partners, order)
-    return SharedInformation(*(_grouped_mean(value / tokens, groups, confidence, seed) for value in values))
+    information, null = (value / tokens for value in _information(corpus, groups, partners, order))
+    return information, null, groups
 
 
 def _read(samples: Sequence[Any], group: Iterable[Hashable], order: int) -> tuple[Corpus, Ints]:
@@ -140,7 +148,7 @@ def _read(samples: Sequence[Any], group: Iterable[Hashable], order: int) -> tupl
     return Corpus.read(rows), groups
 
 
-def _grouped_mean(value: Floats, group: Ints, confidence: float, seed: int) -> Interval:
+def grouped_mean(value: Floats, group: Ints, confidence: float, seed: int, resamples: int = 1000) -> Interval:
     """Mean of the values that are known, with an interval from resampled groups."""
     known = ~np.isnan(value)
     size = np.bincount(group[known])
@@ -150,7 +158,7 @@ def _grouped_mean(value: Floats, group: Ints, confidence: float, seed: int) -> I
         return total.sum() / size.sum()
 
     each = torch.from_numpy(total), torch.from_numpy(size[size > 0])
-    return bootstrap_interval(mean, *each, confidence=confidence, seed=seed)
+    return bootstrap_interval(mean, *each, confidence=confidence, seed=seed, resamples=resamples)
 
 
 def _information(corpus: Corpus, group: Ints, partners: Sequence[Ints], order: int) -> Iterator[Floats]:

@@ -18,7 +18,7 @@ from ggmi_callbacks.engine.ledger_view import Mean, Samples, by_source, column, 
 from ggmi_callbacks.report import numbers, words
 from ggmi_callbacks.report.cards import NAME, show
 from ggmi_callbacks.report.charts import Axis, histogram, over_steps
-from ggmi_callbacks.report.sections import cost, everything, gaps, ggmi_forms, parts
+from ggmi_callbacks.report.sections import cost, everything, gaps, ggmi_forms, of_sources, parts
 from ggmi_callbacks.report.source import Source, read_source
 from ggmi_callbacks.report.texts import harmless
 
@@ -117,6 +117,7 @@ def _content(read: Source) -> dict[str, Any]:
         "groups": shown,
         "more_groups": len(groups) - len(shown),
         "scale": Axis.over(0.0, *ends),
+        "of_sources": of_sources(results),
         "histogram": histogram(found) if gain.n else None,
         "parts": parts(found),
         "cost": cost(results, found, coverage),

@@ -101,6 +101,22 @@ def gaps(results: Mapping[str, Any]) -> list[Term]:
     return [Term(names[key], mean, meaning(key)) for key, mean in found.items() if mean is not None]
 
 
+def of_sources(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[Mean]]]]:
+    """What was measured of sources beside gain: names of the quantities, and each source with its numbers."""
+    names = {"generalization_gap": "Generalisation gap", "shared_information": "Shared information"}
+    sources: Mapping[str, Mapping[str, float]] = results.get("sources") or {}
+    keys = [key for key in names if any(key in found for found in sources.values())]
+    rows = [
+        (name, [_of_source(found, key) for key in keys]) for name, found in sources.items() if set(keys) & set(found)
+    ]
+    return [names[key] for key in keys], rows
+
+
+def _of_source(found: Mapping[str, float], key: str) -> Mean:
+    value, low, high = (found.get(f"{key}{end}", math.nan) for end in ("", "_low", "_high"))
+    return Mean(value, low, high, int(key in found))
+
+
 @dataclass(frozen=True)
 class Part:
     """What one of several scores says."""

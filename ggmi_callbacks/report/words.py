@@ -38,6 +38,7 @@ MEANINGS = {
     "ggmi": "Anchor information minus synthetic information, nats.",
     "ggmi_per_sample": "GGMI with each term per sample of its own set, nats.",
     "ggmi_per_token": "GGMI with each term per token of its own set, nats.",
+    "heldout": "Samples that were never trained on, to compare with.",
     "twins": "Pairs of samples, one trained on and one not, that the estimate rests on.",
     "null_gap": "The gap between two sets that were not trained on: its true value is zero. Nats per token.",
     "null_information": "The information between two sets that were not trained on: its true value is zero. Nats.",

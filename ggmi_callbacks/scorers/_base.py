@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,6 +36,14 @@ class Score(NamedTuple):
         return cls(values[0], values[1], values[2:] if len(values) > 2 else None)
 
 
+class Shared(NamedTuple):
+    """What siblings say about samples of the training set."""
+
+    ids: npt.NDArray[np.int64]  # [n] of those that were looked at
+    information: npt.NDArray[np.float64]  # [n], nats per token; NaN without siblings
+    group: npt.NDArray[np.int64]  # [n], a number for what each answers
+
+
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Raise if scoring cannot be autocast to ``dtype``."""
     if dtype not in (None, torch.bfloat16, torch.float16):
@@ -58,11 +68,14 @@ class Scorer(ABC):
     """Whether a sample's gain is the same throughout a run, so that it need be found only once."""
     margin: float = 0.0
     """How many standard errors the policy gives a gain the benefit of (:attr:`Policy.margin`); the engine sets it."""
+    needs_ids = False
+    """Whether it looks samples up by id in the training set that it has read."""
     additive = False
     """Whether gain, unless normalised, is a sum over a sample's targets, so that it grows with their number.
 
     ``Filter(keep=...)`` then ranks it per token; scores that are known before training are ranked as they are.
     """
+    _data_read: SampleData | None = None
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
 
@@ -105,6 +118,16 @@ class Scorer(ABC):
     def summary(self) -> dict[str, Any]:
         """What it adds to :meth:`GainEngine.results`: numbers, and under ``"estimators"`` how each was found."""
         return {}
+
+    def shared(self) -> Shared | None:
+        """What siblings say about samples of the training set; None if it does not look at that."""
+        return None
+
+    def read_once(self, data: SampleData) -> None:
+        """:meth:`read`, unless ``data`` are what it has read last."""
+        if self._data_read is not data:
+            self.read(data)
+            self._data_read = data
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names of the parameters that the shadow trains for this scorer; None for all that training changes."""

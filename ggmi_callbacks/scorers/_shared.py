@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ggmi_callbacks.data import SampleData
-from ggmi_callbacks.functional import shared_information
+from ggmi_callbacks.functional.shared_information import grouped_mean, sibling_values
+from ggmi_callbacks.scorers._base import Shared
 
 ORDER = 2
 """Longest n-grams: where it was tried, two told right from wrong best, and strangers nothing about each other."""
@@ -17,8 +18,12 @@ _MOST = 2**19  # tokens that are looked at, in some 100 MB
 _LETTERS = 5  # of a word
 
 
-def shared_information_of(data: SampleData, text: str | None, groups: Sequence[Hashable], seed: int) -> dict[str, Any]:
+def shared_information_of(
+    data: SampleData, text: str | None, groups: Sequence[Hashable], seed: int
+) -> tuple[dict[str, Any], Shared | None]:
     """What answers to one prompt say about each other, nats per token, with its interval over prompts and a null.
+
+    Beside these numbers, the values of the samples that were looked at.
 
     Where it cannot be had, the reason stands in place of the estimator's name.
 
@@ -36,17 +41,18 @@ def shared_information_of(data: SampleData, text: str | None, groups: Sequence[H
     texts, names = [samples[i] for i in chosen], [groups[i] for i in chosen]
     if sum(count > 1 for count in Counter(names).values()) < 2:
         return _unknown("there are no two prompts with two answers each")
-    found = shared_information(texts, names, order=ORDER, per_token=True, seed=seed)
-    value, low, high = (float(number) for number in found.information)
+    information, null, of_prompt = sibling_values(texts, names, order=ORDER, per_token=True, seed=seed)
+    value, low, high = (float(number) for number in grouped_mean(information, of_prompt, 0.95, seed))
     key, some = "ggmi/shared_information", f"{len(chosen)} of {len(samples)} answers"
     token = "token" if data.has_tokens else "word"
-    return {
+    numbers = {
         key: value,
         f"{key}_low": low,
         f"{key}_high": high,
-        f"{key}_null": float(found.null),
+        f"{key}_null": float(grouped_mean(null, of_prompt, 0.95, seed)),
         "estimators": {"shared_information": f"ratio of n-gram models of order {ORDER}, {some}, per {token}"},
     }
+    return numbers, Shared(np.asarray(chosen), information, of_prompt)
 
 
 def _some(samples: Sequence[Any], groups: Sequence[Hashable], seed: int) -> list[int]:
@@ -61,5 +67,5 @@ def _some(samples: Sequence[Any], groups: Sequence[Hashable], seed: int) -> list
     return np.flatnonzero(looked_at[of_sample]).tolist()
 
 
-def _unknown(reason: str) -> dict[str, Any]:
-    return {"estimators": {"shared_information": f"not measured: {reason}"}}
+def _unknown(reason: str) -> tuple[dict[str, Any], None]:
+    return {"estimators": {"shared_information": f"not measured: {reason}"}}, None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.functional import agreement, final_answer, sibling_information
+from ggmi_callbacks.scorers._base import Shared
 from ggmi_callbacks.scorers._data import DataScorer
 from ggmi_callbacks.scorers._shared import ORDER, shared_information_of
 
@@ -80,6 +81,7 @@ class AgreementScorer(DataScorer):
         self._used: str = self.estimator
         self._data: SampleData | None = None
         self._summary: dict[str, Any] | None = None
+        self._shared: Shared | None = None
 
     @property
     def unit(self) -> str:
@@ -96,9 +98,15 @@ class AgreementScorer(DataScorer):
         if self._data is None:
             return {}
         if self._summary is None:
-            found = shared_information_of(self._data, self._column, self._groups(self._data), self.seed)
+            groups = self._groups(self._data)
+            found, self._shared = shared_information_of(self._data, self._column, groups, self.seed)
             self._summary = {**found, "estimators": {**found["estimators"], "agreement": self._used}}
         return self._summary
+
+    def shared(self) -> Shared | None:
+        """See :meth:`Scorer.shared`."""
+        self.summary()
+        return self._shared
 
     def values(self, data: SampleData) -> Tensor:
         """See :meth:`DataScorer.values`."""

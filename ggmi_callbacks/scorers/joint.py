@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe, Shadow, SharedBatch
-from ggmi_callbacks.scorers._base import Score, Scorer
+from ggmi_callbacks.scorers._base import Score, Scorer, Shared
 from ggmi_callbacks.scorers._calibration import Calibration, Labelled
 from ggmi_callbacks.scorers._data import DataScorer
 from ggmi_callbacks.scorers._refusals import check_label, check_rule, check_scorers
@@ -108,6 +108,7 @@ class JointScorer(Scorer):
         self._slack = (2.0 if tolerance is None else tolerance) if zero == "anchors" else 0.0  # in spreads
         self.parts = tuple(_told_apart([s.name for s in scorers]))
         self.needs_shadow = any(s.needs_shadow for s in scorers)
+        self.needs_ids = any(s.needs_ids for s in scorers)
         self._of_model = torch.tensor([not isinstance(s, DataScorer) for s in scorers])
         self._center, self._spread = torch.zeros(len(scorers), 1), torch.ones(len(scorers), 1)
         self._calibration: Calibration | None = None
@@ -127,7 +128,7 @@ class JointScorer(Scorer):
     def read(self, data: SampleData) -> None:
         """See :meth:`Scorer.read`."""
         for i, scorer in enumerate(self.scorers):
-            scorer.read(data)
+            scorer.read_once(data)
             if isinstance(scorer, DataScorer):
                 values = scorer.known().gain
                 self._spread[i] = values[~values.isnan()].std(correction=0).clamp_min(_LEAST_SPREAD)
@@ -154,6 +155,10 @@ class JointScorer(Scorer):
         estimators = {name: how for one in found for name, how in one.get("estimators", {}).items()}
         out = {**{name: value for one in found for name, value in one.items()}, "estimators": estimators}
         return out if self._calibration is None else {**out, "calibration": self._calibration.summary(self.parts)}
+
+    def shared(self) -> Shared | None:
+        """See :meth:`Scorer.shared`: of the first scorer that has it."""
+        return next((found for scorer in self.scorers if (found := scorer.shared()) is not None), None)
 
     def shadow_parameters(self, probe: Probe) -> list[str] | None:
         """Names that one of the scorers asks for; None if no scorer restricts them."""

@@ -43,7 +43,8 @@ class SiblingScorer(TokenScorer):
 
     Args:
         siblings: k, how many siblings are asked at most.
-        group: column that says which samples answer the same prompt; by default equal prompts do (equal token ids).
+        group: column that says which samples answer the same prompt; by default equal prompts do (equal token ids),
+            and a sample without a prompt is alone.
         seed: of the draw of siblings in large groups, and of strangers.
         dtype: autocast the forwards to it; None for :attr:`Probe.autocast_dtype`, the precision of the run.
         normalize: see :class:`Scorer`.
@@ -79,6 +80,7 @@ class SiblingScorer(TokenScorer):
     """
 
     static = True
+    needs_ids = True
 
     def __init__(
         self,
@@ -98,11 +100,11 @@ class SiblingScorer(TokenScorer):
     def read(self, data: SampleData) -> None:
         """Take the tokens of all samples, and who is whose sibling."""
         self._texts = _Texts(data)
-        prompts: Sequence[Any] = data.prompts if self.group is None else data.column(self.group)
-        self._groups = as_rows(prompts, prompts)[1]
+        groups: Sequence[Any] = data.groups if self.group is None else data.column(self.group)
+        self._groups = as_rows(groups, groups)[1]
         if np.bincount(self._groups).max() == 1:
             raise ValueError(
-                f"each of the {len(prompts)} prompts has one answer, so no answer has a sibling: ask the generator "
+                f"each of the {len(groups)} prompts has one answer, so no answer has a sibling: ask the generator "
                 "several times, or name a column of groups with `group=`."
             )
 

@@ -11,7 +11,9 @@ Each task is run with `pass`, one pass without held-out samples, and with `epoch
 a few held out. Offline, the training set is compared with fresh samples of the same generator under the last weights,
 and each half of the anchors with fresh anchors under the weights that it made. `inside` says whether the offline
 number lies in the live 95 % interval; fresh sets have an error of their own, which is not counted. `sign` compares the
-live GGMI with the difference of the offline gaps, and is open where its interval contains zero.
+live GGMI with the difference of the offline gaps, and is open where its interval contains zero. `mixture` is GGMI per
+sample in that form, and `gained` by how much the loss of fresh anchors falls in the run, nats per token.
+`ggmi_claim.py` beside this file reads the CSV.
 """
 
 from __future__ import annotations
@@ -176,6 +178,11 @@ def offline(engine: GainEngine, study: Study, trained: Sequence[Any], starts: di
     }
 
 
+def anchor_loss(engine: GainEngine, study: Study) -> float:
+    """Nats per token of anchors that nobody has seen."""
+    return float(losses(engine, study.anchors[ANCHORS:], study.collate).mean())
+
+
 def measure(name: str, study: Study, run: str, seed: int) -> dict[str, Any]:
     """One run with the callback's numbers beside those measured offline."""
     torch.manual_seed(seed)
@@ -186,13 +193,13 @@ def measure(name: str, study: Study, run: str, seed: int) -> dict[str, Any]:
     engine = GainEngine(
         model, anchors, learning_rate=1e-3, num_samples=count, overhead=0.7, heldout=heldout, seed=seed, progress=False
     )
-    starts = {k: v.clone() for k, v in model.state_dict().items()}
+    starts, before = {k: v.clone() for k, v in model.state_dict().items()}, anchor_loss(engine, study)
     start = time.perf_counter()
     with attach(engine, model):
         loader = DataLoader(Numbered(rows), BATCH, shuffle=True, collate_fn=CarryIds(study.collate))
         train(model, loader, epochs, 4e-3, engine)
         found = engine.finish()
-    seconds = time.perf_counter() - start
+    seconds, gained = time.perf_counter() - start, before - anchor_loss(engine, study)
     true = offline(engine, study, rows, starts)
     row: dict[str, Any] = {"task": name, "run": run, "seed": seed, "pairs": found.get("ggmi/twins")}
     for label, key in (("gap", "generalization_gap"), ("anchor gap", "anchor_gap"), ("GGMI", "ggmi_per_sample")):
@@ -201,7 +208,8 @@ def measure(name: str, study: Study, run: str, seed: int) -> dict[str, Any]:
         row[f"{label} inside"] = low <= true[label] <= high
     side = (row["GGMI low"] > 0) - (row["GGMI high"] < 0)  # 0: the interval contains zero
     row["sign"] = "open" if not side else "same" if (side > 0) == (true["anchor gap"] > true["gap"]) else "other"
-    row |= {"null": found.get("ggmi/null_gap"), "advantage": found["ggmi/anchor_advantage"], "seconds": seconds}
+    row |= {"mixture": found["ggmi/ggmi_mixture_per_sample"], "gained": gained, "seconds": seconds}
+    row |= {"null": found.get("ggmi/null_gap"), "advantage": found["ggmi/anchor_advantage"]}
     print(json.dumps(row), flush=True)
     return row
 

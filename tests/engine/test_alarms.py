@@ -145,9 +145,22 @@ def test_alarms_survive_a_restart_and_are_not_raised_twice(build) -> None:
 
 @pytest.mark.parametrize("logs", [True, False])
 def test_trackio_is_told_where_it_logs(build, monkeypatch, logs: bool) -> None:
+    loop = build(Monitor(), scorer=Fixed(1.0, 1.0, 1.0, 1.0), overhead=0.9)
     told = []
     run = SimpleNamespace(get=lambda: object() if logs else None)
     trackio = SimpleNamespace(context_vars=SimpleNamespace(current_run=run), alert=lambda **given: told.append(given))
     monkeypatch.setitem(sys.modules, "trackio", trackio)
-    raised = watch(build(Monitor(), scorer=Fixed(1.0, 1.0, 1.0, 1.0), overhead=0.9), stream(20))
+    raised = watch(loop, stream(20))
     assert told == ([{"title": "GGMI: constant", "text": raised["constant"]}] if logs else [])
+
+
+def test_an_alert_can_be_read_back_from_trackio(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    trackio = pytest.importorskip("trackio")
+    trackio.init(project="alarms", name="constant", auto_log_gpu=False, auto_log_cpu=False)
+    raised = watch(build(Monitor(), scorer=Fixed(1.0, 1.0, 1.0, 1.0), overhead=0.9), stream(20))
+    trackio.finish()
+    (alert,) = trackio.Api().alerts("alarms")
+    assert (alert["run"], alert["title"], alert["text"]) == ("constant", "GGMI: constant", raised["constant"])
+    watch(build(Monitor(), scorer=Fixed(1.0, 1.0, 1.0, 1.0), overhead=0.9), stream(20))
+    assert len(trackio.Api().alerts("alarms")) == 1  # of a run that is over nothing is told

@@ -192,6 +192,13 @@ def test_one_of_each_prompt_is_trained_on_and_it_is_the_best(build, scorer) -> N
     assert {row["id"] for row in loop.engine.ledger.table.to_pylist()} == set(range(N))  # dropped ones too
 
 
+def test_of_samples_without_a_prompt_none_is_dropped_for_another() -> None:
+    plain = [{"input_ids": [5, 6 + i], "labels": [5, 6 + i]} for i in range(4)]
+    policy = Filter(per_group=1)
+    policy.read(read_groups(policy, SampleData(plain + ROWS[:4]), None, 8))
+    assert policy.weights_of_all(torch.arange(1.0, 9.0)).tolist() == [1, 1, 1, 1, 0, 0, 0, 1]
+
+
 def test_scoring_first_draws_nothing_from_global_streams_and_counts_no_sample_as_met(build) -> None:
     loop = build(Filter(per_group=1), Rewards(static=True))
     before = torch.get_rng_state()

@@ -56,12 +56,11 @@ def test_a_scorer_that_reads_data_is_refused_without_any(build) -> None:
         build(Filter(), scorer=ColumnScorer("reward"), sources=None, num_samples=16)
 
 
-def test_prompts_and_answers_are_read_off_the_labels() -> None:
+def test_answers_are_read_off_the_labels() -> None:
     data = SampleData([{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [9], "labels": [9]}])
-    assert data.prompts == [(5, 6), ()]
     assert data.answers == [[7, 2], [9]]
     with pytest.raises(ValueError, match=r"read from `input_ids` and `labels`.*\['text'\]"):
-        SampleData([{"text": "a"}]).prompts  # noqa: B018
+        SampleData([{"text": "a"}]).groups  # noqa: B018
 
 
 @pytest.mark.parametrize("form", ["rows", "tensors", "data set"])

@@ -70,7 +70,7 @@ def test_a_scorer_that_is_none_is_refused(make_model) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("format", 1, "of format 1, this version reads format 3"),
+        ("format", 1, "of format 1, this version reads format 4"),
         ("world_size", 2, "on 2 ranks, and this one has 1"),
         ("rank", 1, "that of rank 1, and this is rank 0"),
         ("anchors", "ab", "with other anchors"),

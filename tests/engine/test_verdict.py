@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ggmi_callbacks import Monitor
+from ggmi_callbacks import AgreementScorer, ColumnScorer, JointScorer, LikelihoodScorer, Monitor
+from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.engine.by_source import by_source
 from ggmi_callbacks.engine.twins import Pairs
 from ggmi_callbacks.engine.verdict import verdict
@@ -71,13 +72,51 @@ def test_the_gap_of_a_source_is_that_of_its_own_samples() -> None:
     reference = torch.randn(2, 400, generator=draw)
     nll = reference + 0.05 * torch.randn(2, 400, generator=draw) + torch.stack([torch.zeros(400), gap])
     ones = torch.ones(2, 400)
-    pairs = Pairs(torch.zeros(400), nll.double(), reference.double(), ones.double(), source)
+    pairs = Pairs(
+        torch.zeros(400), nll.double(), reference.double(), ones.double(), source, torch.arange(800).view(2, 400)
+    )
     found = by_source(Gain(3), pairs, ["a", "b", "never met"])
     for name, wanted in (("a", 0.1), ("b", 0.5)):
         low, high = (found[name][f"generalization_gap_{end}"] for end in ("low", "high"))
         assert low < wanted < high
         assert high - low < 0.1
     assert found["never met"] == {}
+
+
+def answers(share: float, prompts: int, first: int, source: str, seed: int) -> list[dict]:
+    """Three answers of six tokens to each prompt, which repeat the first one's with the chance ``share``."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = []
+    for prompt in range(first, first + prompts):
+        common = torch.randint(30, (6,), generator=draw)
+        for _ in range(3):
+            own = torch.randint(30, (6,), generator=draw)
+            ids = torch.where(torch.rand(6, generator=draw) < share, common, own) + 10
+            rows.append({"input_ids": [prompt, *ids.tolist()], "labels": [-100, *ids.tolist()], "source": source})
+    return rows
+
+
+def test_shared_information_by_source_tells_who_repeats_what_it_knows() -> None:
+    rows = [*answers(0.9, 60, 1000, "knows", 0), *answers(0.0, 60, 2000, "guesses", 1)]
+    rows += answers(0.9, 4, 3000, "too few", 2)
+    scorer, names = AgreementScorer(estimator="information"), ["guesses", "knows", "too few"]
+    scorer.read(SampleData(rows))
+    codes = torch.tensor([names.index(row["source"]) for row in rows])
+    found = by_source(Gain(4), None, names, scorer.shared(), codes)
+    knows, guesses = (found[name] for name in ("knows", "guesses"))
+    assert knows["shared_information_low"] > guesses["shared_information_high"]
+    assert knows["shared_information_low"] < knows["shared_information"] < knows["shared_information_high"]
+    assert found["too few"] == {}  # of eight prompts or more an interval can be told
+    alone = by_source(Gain(2), None, ["all"], scorer.shared(), torch.zeros_like(codes))["all"]
+    ends = [scorer.summary()[f"ggmi/shared_information{end}"] for end in ("", "_low", "_high")]
+    assert list(alone.values()) == pytest.approx(ends, abs=1e-6)  # one source at 95 % is the whole set
+
+
+def test_a_joint_score_tells_shared_information_by_source_and_monitor_none() -> None:
+    joint = JointScorer([ColumnScorer("n"), AgreementScorer(estimator="information")], zero="own")
+    joint.read(SampleData([{**row, "n": i} for i, row in enumerate(answers(0.5, 12, 100, "a", 0))]))
+    assert joint.shared() is not None
+    assert LikelihoodScorer().shared() is None
 
 
 def test_results_have_sources_verdict_and_alarms(build) -> None:

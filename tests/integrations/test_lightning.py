@@ -52,6 +52,11 @@ def test_sources_are_told_apart_and_prompts_refused(policy, make_model, tokenize
         fit(Wrapper(make_model()), other, text_loader(tokenizer, rows), tmp_path)
 
 
+def test_a_share_is_refused_with_the_way_out(tokenizer):
+    with pytest.raises(TypeError, match=r"`heldout` must be samples.*got 0\.02.*random_split"):
+        GGMICallback(text_loader(tokenizer, sums(24, 1, bad=False)), heldout=0.02)
+
+
 def test_samples_held_out_are_twins_in_every_epoch(make_model, tokenizer, tmp_path):
     """Without them a second pass has nothing to compare with; with them GGMI and the gap are there to the end."""
     results = []

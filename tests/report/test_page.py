@@ -119,6 +119,18 @@ def test_a_run_shows_ggmi_its_terms_and_its_cost(engine, tmp_path):
     assert "nats per sample" in text
 
 
+def test_gap_and_shared_information_stand_by_source_where_they_were_measured(engine, tmp_path, monkeypatch):
+    assert "Shared information</th>" not in written(engine, tmp_path)
+    results = engine.results()
+    ends = {"shared_information": 0.25, "shared_information_low": 0.2, "shared_information_high": 0.3}
+    results["sources"] = {"good": ends, "bad": {}}
+    monkeypatch.setattr(engine, "results", lambda: results)
+    page = written(engine, tmp_path)
+    table = page[page.index("By source, nats per token") :]
+    assert row(table, "good") == ["+0.25 [+0.20, +0.30]"]
+    assert "Generalisation gap</th>" not in table
+
+
 def test_every_number_of_a_run_has_a_meaning(engine):
     numbers = [key for key, value in engine.results().items() if isinstance(value, float)]
     ends = ("_low", "_high", "_samples", "_tokens")

@@ -172,10 +172,21 @@ def test_siblings_are_asked_equally_often() -> None:
 
 
 def test_the_first_token_of_a_sample_is_no_target_behind_a_sibling_either() -> None:
-    rows = SampleData([{"input_ids": [a, 3], "labels": [a, 3]} for a in (4, 5)])
-    scorer = prepared(Law(bigrams), rows)
+    rows = SampleData([{"input_ids": [a, 3], "labels": [a, 3], "question": 0} for a in (4, 5)])
+    scorer = prepared(Law(bigrams), rows, group="question")
     batch = padded([(torch.tensor([a, 3]), torch.tensor([a, 3])) for a in (4, 5)])
     assert torch.equal(scorer(batch, replace(TASK.layout(batch), ids=torch.arange(2))), torch.zeros(2))
+
+
+def test_samples_without_a_prompt_are_nobodys_siblings() -> None:
+    plain = [{"input_ids": [a, 3], "labels": [a, 3]} for a in (4, 5)]
+    asked = [{"input_ids": [9, a, 3], "labels": [-100, a, 3]} for a in (6, 7)]
+    scorer = prepared(Law(counts), SampleData(plain + asked))
+    batch = padded([(torch.tensor(r["input_ids"]), torch.tensor(r["labels"])) for r in plain + asked])
+    found = scorer(batch, replace(TASK.layout(batch), ids=torch.arange(4)))
+    assert found.isnan().tolist() == [True, True, False, False]
+    with pytest.raises(ValueError, match="each of the 2 prompts has one answer"):
+        prepared(Law(counts), SampleData(plain))
 
 
 def test_it_is_that_of_the_weights_before_training_and_outlives_a_restart(llama: nn.Module) -> None:
