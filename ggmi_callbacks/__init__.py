@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
     from ggmi_callbacks.data import CarryIds, Numbered
-    from ggmi_callbacks.engine import GainEngine, Ledger, Refill
+    from ggmi_callbacks.engine import GainEngine, Ledger, Refill, SampleEngine, SourceLoss
     from ggmi_callbacks.metrics import (
         GGMI,
         CodeLength,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "data": ["CarryIds", "Numbered"],
-    "engine": ["GainEngine", "Ledger", "Refill"],
+    "engine": ["GainEngine", "Ledger", "Refill", "SampleEngine", "SourceLoss"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
         "AgreementScorer",
@@ -115,10 +115,12 @@ __all__ = [
     "PromptInformationScorer",
     "Refill",
     "Reweight",
+    "SampleEngine",
     "SampleLoss",
     "Scorer",
     "SiblingScorer",
     "SimilarityScorer",
+    "SourceLoss",
     "Task",
     "TokenScorer",
     "WeightInformation",

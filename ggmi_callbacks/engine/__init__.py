@@ -3,5 +3,7 @@
 from ggmi_callbacks.engine.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.engine.refill import Refill
+from ggmi_callbacks.engine.sample_engine import SampleEngine
+from ggmi_callbacks.engine.source_loss import SourceLoss
 
-__all__ = ["GainEngine", "Ledger", "Refill"]
+__all__ = ["GainEngine", "Ledger", "Refill", "SampleEngine", "SourceLoss"]

@@ -16,6 +16,7 @@ class DataScorer(Scorer):
     """A scorer that needs no model: subclasses read each sample's score off the training set."""
 
     static = True
+    needs_anchors = False
 
     def __init__(self) -> None:
         super().__init__()

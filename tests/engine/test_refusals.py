@@ -70,7 +70,7 @@ def test_a_scorer_that_is_none_is_refused(make_model) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("format", 1, "of format 1, this version reads format 3"),
+        ("format", 1, "of format 1, this version reads format 4"),
         ("world_size", 2, "on 2 ranks, and this one has 1"),
         ("rank", 1, "that of rank 1, and this is rank 0"),
         ("anchors", "ab", "with other anchors"),
@@ -189,7 +189,7 @@ def test_ids_ride_through_a_screened_batch(build) -> None:
 
 def test_several_ranks_without_capacity_are_refused_before_the_shadow(build, monkeypatch) -> None:
     engine = build(Reweight(), prepare=False).engine
-    monkeypatch.setattr("ggmi_callbacks.engine.engine.is_distributed", lambda: True)
+    monkeypatch.setattr("ggmi_callbacks.engine.sample_engine.is_distributed", lambda: True)
     with pytest.raises(ValueError, match=r"`capacity` is missing: with several ranks Reweight compares"):
         engine.prepare()
     assert engine.shadow is None
