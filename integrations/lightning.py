@@ -26,7 +26,6 @@ samples to train on B.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,11 +43,14 @@ except ImportError:  # pragma: no cover - pytorch_lightning alone
 
 from ggmi_callbacks.engine import GainEngine, SampleEngine
 from ggmi_callbacks.integrations._checks import check_without_anchors
+from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._language_model import find_language_model
 from ggmi_callbacks.integrations._lightning_anchors import anchor_batches, take
 from ggmi_callbacks.integrations._lightning_evaluation import Validation
+from ggmi_callbacks.integrations._lightning_loggers import show_sources, tell_apart
 from ggmi_callbacks.integrations._lightning_trainer import autocast_dtype, batch_capacity, check_strategy, peak_rate
 from ggmi_callbacks.integrations._own_loss import own_loss
+from ggmi_callbacks.integrations._panels import table_of
 from ggmi_callbacks.integrations._ranks import gather_states, own_state
 from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
@@ -133,7 +135,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         }
         self._engine: SampleEngine | None = None
         self._saved: dict[str, Any] | None = None
-        self._installed = ExitStack()
+        self._installed = Installation()
 
     @property
     def engine(self) -> Any:
@@ -166,6 +168,8 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         called = self._called(pl_module)
         self._engine = engine = self._make_engine(trainer, pl_module, called)
         self._start(engine, trainer, pl_module)
+        if engine.ledger.sources:
+            tell_apart(self._installed, trainer)
         self._installed.enter_context(own_loss(engine, pl_module) if called is None else attach(engine, called))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -179,7 +183,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         self.engine.end_step()
         if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
             for name, value in self.engine.log().items():
-                pl_module.log(name, value, prog_bar=name == "ggmi/gain")
+                pl_module.log(name, value, prog_bar=name in ("ggmi/gain", "ggmi/kept"))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the whole run's GGMI and take the engine out of the way."""
@@ -187,6 +191,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
             numbers = {**self.engine.log(), **self.engine.finish()}
             for logger in trainer.loggers:
                 logger.log_metrics(numbers, step=trainer.global_step)
+            show_sources(trainer, table_of(self.engine.run_numbers()))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the engine out of the way."""

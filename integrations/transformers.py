@@ -25,7 +25,15 @@ import torch
 
 try:
     import datasets
-    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import (
+        PrinterCallback,
+        ProgressCallback,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError(
         "`ggmi_callbacks.integrations.transformers` needs Hugging Face transformers and datasets: "
@@ -37,12 +45,15 @@ from ggmi_callbacks.engine import GainEngine, SampleEngine
 from ggmi_callbacks.integrations import _checks, _compat
 from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors, read_heldout
 from ggmi_callbacks.integrations._checkpoint import load_state, save_state
+from ggmi_callbacks.integrations._console import shorten
 from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_named, read_samples
 from ggmi_callbacks.integrations._entry import STRANGER, Entrant
 from ggmi_callbacks.integrations._evaluation import Evaluations
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
+from ggmi_callbacks.integrations._panels import table_of
 from ggmi_callbacks.integrations._refill import refilled
+from ggmi_callbacks.integrations._reporters import show_sources, tell_apart
 from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
@@ -86,6 +97,7 @@ class GGMICallback(Results, Entrant, TrainerCallback):
 
     trainer_class: type[Trainer] = Trainer
     _loss_class: type[ScoredLoss] = ScoredLoss
+    _consoles: tuple[type, ...] = (PrinterCallback, ProgressCallback)
     _running = False
 
     def __init__(
@@ -199,6 +211,9 @@ class GGMICallback(Results, Entrant, TrainerCallback):
             self._get_dataloader = installed.replace(trainer, "get_train_dataloader", self._get_train_dataloader)
             self._trainer_log = installed.replace(trainer, "log", self._log)
             self._trainer_save = installed.replace(trainer, "save_model", self._save_model)
+            if self._samples.sources is not None:
+                tell_apart(installed, trainer)
+            shorten(installed, trainer.callback_handler.callbacks, self._consoles)
             return self._loop(batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **rest)
 
     def _get_train_dataloader(self) -> Any:
@@ -215,11 +230,14 @@ class GGMICallback(Results, Entrant, TrainerCallback):
 
     def _log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The trainer's ``log``, with the engine's numbers: before every reporter, and in the history."""
-        if self._engine is not None and ("loss" in logs or "train_runtime" in logs):
+        ended = self._engine is not None and "train_runtime" in logs
+        if self._engine is not None and ("loss" in logs or ended):
             logs.update(self._engine.log())
-        if self._engine is not None and "train_runtime" in logs:
-            logs.update(self._engine.finish())
+        if ended:
+            logs.update(self.engine.finish())
         self._trainer_log(logs, *args, **kwargs)
+        if ended:
+            show_sources(self.trainer, table_of(self.engine.run_numbers()))
 
     def _save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trainer's ``save_model``, with the engine's state: before older checkpoints are removed."""

@@ -21,7 +21,7 @@ import datasets
 from torch import Tensor, nn
 
 try:
-    from trl import SFTTrainer
+    from trl import RichProgressCallback, SFTTrainer
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError("`ggmi_callbacks.integrations.trl` needs TRL: pip install 'ggmi-callbacks[trl]'") from error
 
@@ -104,6 +104,7 @@ class GGMICallback(base.GGMICallback):
 
     trainer_class: type[Trainer] = SFTTrainer
     _loss_class = FusedLoss
+    _consoles = (*base.GGMICallback._consoles, RichProgressCallback)
 
     def __init__(
         self,

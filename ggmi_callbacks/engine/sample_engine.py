@@ -204,10 +204,15 @@ class SampleEngine(Stepping):
         self._require_prepared("finish")
         return {}
 
+    def run_numbers(self) -> dict[str, float]:
+        """Numbers of the run so far, but for those that :meth:`results` has to find; every rank must call it."""
+        self._require_prepared("run_numbers")
+        return self.recorder.results(acts=self.policy.acts)
+
     def results(self) -> dict[str, Any]:
         """Everything known of the run so far: its numbers, and what was used."""
         self._require_prepared("results")
-        numbers, summary = self.recorder.results(acts=self.policy.acts), self.scorer.summary()
+        numbers, summary = self.run_numbers(), self.scorer.summary()
         named = {"scorer": str(self.scorer), "gain_unit": self.scorer.unit} if self.scores else {}
         return {
             **numbers,
