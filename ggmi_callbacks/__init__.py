@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ggmi_callbacks import functional, metrics
     from ggmi_callbacks.config import GGMIConfig
     from ggmi_callbacks.data import CarryIds, Numbered
-    from ggmi_callbacks.engine import GainEngine, GainSampler, Ledger, Refill
+    from ggmi_callbacks.engine import GainEngine, GainSampler, Ledger, Refill, SampleEngine, SourceLoss
     from ggmi_callbacks.metrics import (
         GGMI,
         CodeLength,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "config": ["GGMIConfig"],
     "data": ["CarryIds", "Numbered"],
-    "engine": ["GainEngine", "GainSampler", "Ledger", "Refill"],
+    "engine": ["GainEngine", "GainSampler", "Ledger", "Refill", "SampleEngine", "SourceLoss"],
     "policies": ["Filter", "Monitor", "Policy", "Reweight"],
     "scorers": [
         "AgreementScorer",
@@ -120,10 +120,12 @@ __all__ = [
     "PromptInformationScorer",
     "Refill",
     "Reweight",
+    "SampleEngine",
     "SampleLoss",
     "Scorer",
     "SiblingScorer",
     "SimilarityScorer",
+    "SourceLoss",
     "Task",
     "TokenScorer",
     "WeightInformation",

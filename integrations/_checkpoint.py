@@ -6,10 +6,10 @@ import os
 
 import torch
 
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import SampleEngine
 
 
-def save_state(engine: GainEngine, folder: str, rank: int) -> None:
+def save_state(engine: SampleEngine, folder: str, rank: int) -> None:
     """Write the state of ``engine`` on ``rank`` into ``folder``: the whole file or none. Every rank must call it."""
     state, path = engine.state_dict(), _path(folder, rank)
     os.makedirs(folder, exist_ok=True)
@@ -23,7 +23,7 @@ def save_config(text: str, folder: str) -> None:
         file.write(text)
 
 
-def load_state(engine: GainEngine, folder: str, rank: int, step: int) -> None:
+def load_state(engine: SampleEngine, folder: str, rank: int, step: int) -> None:
     """Take back what :func:`save_state` wrote, for a run that goes on at ``step``.
 
     Raises:

@@ -49,6 +49,29 @@ def check_scorer(scorer: Any) -> None:
     _check_instance("scorer", scorer, Scorer, "LikelihoodScorer() or GradientScorer()")
 
 
+def check_without_anchors(way: str, listens: bool, scorer: Any, policy: Policy, heldout: Any) -> None:
+    """Raise ValueError where without ``anchors`` there is nothing to do, or nothing to compare with.
+
+    Args:
+        way: argument that asks for losses by source.
+        listens: whether it was given.
+        scorer: the callback's.
+        policy: the callback's.
+        heldout: the callback's.
+
+    """
+    if not listens and scorer is None and not policy.acts:
+        raise ValueError(
+            "`anchors` are missing: give a few dozen real examples of the task, `anchors=human`. Without any, "
+            f"`{way}` logs losses by source, and a policy may act on what a scorer reads off the training "
+            "set, `policy=Filter(), scorer=ColumnScorer('reward')`."
+        )
+    if heldout is not None:
+        raise ValueError(
+            "`heldout` samples serve comparisons with `anchors`, and there are none: give both, or neither."
+        )
+
+
 def check_rate(rate: float | None) -> None:
     """Raise ValueError unless ``rate`` is a learning rate that teaches a shadow something."""
     if rate is not None and not rate > 0:

@@ -19,6 +19,9 @@ LOOP = "_inner_training_loop"
 COLUMNS = "_signature_columns"
 """Attribute of ``Trainer``: columns that reach the collator, or None before they were asked for."""
 
+EVAL_LOADERS = "_eval_dataloaders"
+"""Attribute of ``Trainer``, if any: loaders of evaluation sets that it keeps where their workers persist."""
+
 TRAINER = (
     LOOP,
     COLUMNS,
@@ -52,6 +55,11 @@ def check(trainer: Any) -> None:
 def batch_size(trainer: Any) -> int:
     """Rows in a batch of one device, as ``auto_find_batch_size`` has them now."""
     return trainer._train_batch_size
+
+
+def forget_eval_loaders(trainer: Any) -> None:
+    """Have the trainer make loaders of its evaluation sets anew."""
+    vars(trainer).pop(EVAL_LOADERS, None)
 
 
 def signature_columns(trainer: Any) -> list[str]:

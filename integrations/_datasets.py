@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,16 @@ def read_samples(data: Any, source: str | None, ranks: int = 1, rank: int = 0, t
     if not hasattr(data, "__len__"):
         return Samples(data, numbered, None, sources)
     return Samples(data, numbered, len(data), sources, table=SampleData(data, decode=decoder(tokenizer)))
+
+
+def read_named(data: Any, source: str) -> Samples | None:
+    """Samples of an evaluation set with their sources; None for a set that does not name them, or for a stream."""
+    if isinstance(data, (IterableDataset, datasets.IterableDataset)):
+        return None
+    columns = data.column_names if isinstance(data, datasets.Dataset) else data[0] if len(data) else ()
+    if not isinstance(columns, (list, Mapping)) or source not in columns:
+        return None
+    return Samples(data, number(data), len(data), read_sources(data, source))
 
 
 def read_sources(data: Any, column: str) -> list[str | None]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import SampleEngine
 from ggmi_callbacks.integrations import _compat
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.tasks import IGNORE, Inputs
@@ -42,7 +42,7 @@ class ScoredLoss:
 
     """
 
-    def __init__(self, trainer: Any, engine: GainEngine, stock: type) -> None:
+    def __init__(self, trainer: Any, engine: SampleEngine, stock: type) -> None:
         self.trainer, self.engine = trainer, engine
         self._original: Callable[..., Any] = trainer.compute_loss
         self._own = getattr(self._original, "__func__", None) is not stock.compute_loss  # type: ignore[attr-defined]

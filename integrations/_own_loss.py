@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import SampleEngine
 from ggmi_callbacks.tasks import SAMPLE_KEY, unwrap_batch, wrap_batch
 
 SAMPLE_LOSS = "sample_loss"
@@ -18,7 +18,7 @@ SAMPLE_LOSS = "sample_loss"
 
 
 @contextmanager
-def own_loss(engine: GainEngine, module: Any) -> Iterator[None]:
+def own_loss(engine: SampleEngine, module: Any) -> Iterator[None]:
     """Inside, each ``training_step`` of ``module`` gets the batch that ``engine`` leaves, and its loss the weights.
 
     Raises:
@@ -40,7 +40,7 @@ def own_loss(engine: GainEngine, module: Any) -> Iterator[None]:
 class _Step:
     """Stands in for ``training_step``."""
 
-    def __init__(self, engine: GainEngine, original: Any) -> None:
+    def __init__(self, engine: SampleEngine, original: Any) -> None:
         self.engine, self.original = engine, original
         self._returns = False  # whether per-sample losses came back last time
         self._checked = False  # whether the loss has been seen to be their mean
@@ -54,7 +54,7 @@ class _Step:
 
     def _watch(self, batch: Any, left: Any, args: Any, kwargs: Any) -> Any:
         """Run the step as it is; code lengths come with it, or else from a forward before its update."""
-        due = self.engine.wants_log_probs and not self._returns
+        due = self.engine.wants_forward and not self._returns
         if due:
             with self.engine.budget.spend("record"):
                 inputs = wrap_batch(left)
@@ -63,7 +63,12 @@ class _Step:
                 )
         carries_ids = isinstance(batch, Mapping) and SAMPLE_KEY in batch
         out = self.original(left if carries_ids else batch, *args, **kwargs)
-        losses = _sample_losses(out)
+        losses = sample_losses(out)
+        if losses is None and not self.engine.scores:
+            raise ValueError(
+                "losses by source are those of the samples, and `training_step` returned one number. Let it return "
+                f"their losses [n] beside it, `return {{'loss': losses.mean(), {SAMPLE_LOSS!r}: losses}}`."
+            )
         if losses is not None and not due:
             self.engine.record_log_probs(-losses[:, None])
         self._returns = losses is not None
@@ -74,7 +79,7 @@ class _Step:
         out = self.original(left, *args, **kwargs)
         if out is None:  # Lightning skips the batch
             return None
-        losses = _sample_losses(out)
+        losses = sample_losses(out)
         if losses is None:
             raise ValueError(
                 f"{type(self.engine.policy).__name__} cannot weigh the samples of a loss that is one number. Let "
@@ -95,10 +100,9 @@ class _Step:
         self._checked = True
 
 
-def _sample_losses(out: Any) -> Tensor | None:
+def sample_losses(out: Any) -> Tensor | None:
+    """Losses of the samples in what a step returned, [n]; None if it returned none."""
     losses = out.get(SAMPLE_LOSS) if isinstance(out, Mapping) else None
     if losses is not None and losses.dim() != 1:
-        raise ValueError(
-            f"{SAMPLE_LOSS!r} of `training_step` must have shape [n], got {tuple(losses.shape)}: one loss a sample."
-        )
+        raise ValueError(f"{SAMPLE_LOSS!r} must have shape [n], got {tuple(losses.shape)}: one loss a sample.")
     return losses

@@ -54,8 +54,8 @@ def match(data: datasets.Dataset, unpacked: Iterable[Mapping[str, Any]], max_len
         return [[places[_content(sample)].popleft() for sample in _samples(row)] for row in data]
     except IndexError:
         raise ValueError(
-            "`train_dataset` does not hold every sample that the trainer has packed: give the callback the very "
-            "data set that you gave the trainer."
+            "`train_dataset` or `eval_dataset` does not hold every sample that the trainer has packed: give the "
+            "callback the very data set that you gave the trainer."
         ) from None
 
 

@@ -25,7 +25,7 @@ def gather_states(state: dict[str, Any]) -> dict[str, Any]:
         ranks = [own] * dist.get_world_size()
         on_host = tree_map_only(Tensor, lambda tensor: tensor.cpu(), own)
         dist.gather_object(on_host, ranks if rank == 0 else None)
-    return {"ranks": ranks, **{key: state[key] for key in _SHARED}}
+    return {"ranks": ranks, **{key: state[key] for key in _SHARED if key in state}}
 
 
 def own_state(gathered: dict[str, Any]) -> dict[str, Any]:
@@ -35,5 +35,5 @@ def own_state(gathered: dict[str, Any]) -> dict[str, Any]:
     """
     rank = dist.get_rank() if is_distributed() else 0
     ranks = gathered["ranks"]
-    shared = {key: gathered[key] for key in _SHARED}
+    shared = {key: gathered[key] for key in _SHARED if key in gathered}
     return {**ranks[rank if rank < len(ranks) else 0], **shared}

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ggmi_callbacks.engine import GainEngine, Refill
+from ggmi_callbacks.engine import Refill, SampleEngine
 from ggmi_callbacks.engine.refill import can_refill
 from ggmi_callbacks.integrations._datasets import Samples
 from ggmi_callbacks.policies import Policy
 
 
-def refilled(loader: Any, policy: Policy, samples: Samples, args: Any, engine: Callable[[], GainEngine]) -> Any:
+def refilled(loader: Any, policy: Policy, samples: Samples, args: Any, engine: Callable[[], SampleEngine]) -> Any:
     """``loader``, or one in its place whose batches ``policy`` fills up.
 
     Args:
@@ -60,7 +60,7 @@ class RefilledLoader(DataLoader[Any]):
 
     """
 
-    def __init__(self, loader: DataLoader[Any], engine: Callable[[], GainEngine], seed: int, skips: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], engine: Callable[[], SampleEngine], seed: int, skips: bool) -> None:
         # A DataLoader draws from the global stream if it has no generator.
         super().__init__(_Batches(loader, engine, seed, skips), batch_size=None, generator=torch.Generator())
         self._length = len(loader)
@@ -72,7 +72,7 @@ class RefilledLoader(DataLoader[Any]):
 class _Batches(IterableDataset[Any]):
     """The batches themselves; its length is the number of samples, which trainers report."""
 
-    def __init__(self, loader: DataLoader[Any], engine: Callable[[], GainEngine], seed: int, skips: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], engine: Callable[[], SampleEngine], seed: int, skips: bool) -> None:
         self._loader, self._engine, self._seed, self._skips = loader, engine, seed, skips
         self._refill: Refill | None = None
 

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import SampleEngine
 from ggmi_callbacks.engine.ledger import Ledger
 from ggmi_callbacks.report.glance import glance
 
@@ -45,6 +45,6 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The verdict and the key numbers, for notebooks."""
-        engine: GainEngine | None = getattr(self, "_engine", None)
-        ready = engine is not None and engine.shadow is not None and hasattr(engine, "recorder")
+        engine: SampleEngine | None = getattr(self, "_engine", None)
+        ready = engine is not None and engine.prepared
         return glance(self) if ready else f"<p>{type(self).__name__}: there are no results before training.</p>"

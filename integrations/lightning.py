@@ -26,7 +26,6 @@ samples to train on B.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,12 +41,17 @@ try:
 except ImportError:  # pragma: no cover - pytorch_lightning alone
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import GainEngine, SampleEngine
 from ggmi_callbacks.engine.heldout import refuse_share
+from ggmi_callbacks.integrations._checks import check_without_anchors
+from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._language_model import find_language_model
 from ggmi_callbacks.integrations._lightning_anchors import anchor_batches, take
+from ggmi_callbacks.integrations._lightning_evaluation import Validation
+from ggmi_callbacks.integrations._lightning_loggers import show_sources, tell_apart
 from ggmi_callbacks.integrations._lightning_trainer import autocast_dtype, batch_capacity, check_strategy, peak_rate
 from ggmi_callbacks.integrations._own_loss import own_loss
+from ggmi_callbacks.integrations._panels import table_of
 from ggmi_callbacks.integrations._ranks import gather_states, own_state
 from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy, check_policy
@@ -67,14 +71,15 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
     Args:
         anchors: real examples of the task: a loader or other iterable of batches; or rows as those of the training
             set, which its loader's ``collate_fn`` makes batches of: a data set, a list, a stream that ends, or the
-            path of a ``.jsonl``, ``.json`` or ``.parquet`` file.
+            path of a ``.jsonl``, ``.json`` or ``.parquet`` file. Without any there are losses by source.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, whatever the policy: a
             Lightning loader does not tell which answers share a prompt.
         model_attribute: where the causal LM is in the module, if there are several (``"net.lm"``).
         sample_loss: ``(module, batch) -> losses [n]`` for modules that are no language models.
         sources: name of each sample's source by id; ids ride in the batch under ``"ggmi_sample"``
-            (:class:`~ggmi_callbacks.Numbered`, :class:`~ggmi_callbacks.CarryIds`).
+            (:class:`~ggmi_callbacks.Numbered`, :class:`~ggmi_callbacks.CarryIds`). Losses by source are logged.
+        val_sources: the same of the validation set, or a list of one such sequence for each validation loader.
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow; the highest of the optimiser's schedule by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
@@ -90,13 +95,14 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
 
     def __init__(
         self,
-        anchors: Any,
+        anchors: Any = None,
         *,
         policy: Policy | None = None,
         scorer: Scorer | None = None,
         model_attribute: str | None = None,
         sample_loss: Callable[[Any, Any], Tensor] | None = None,
         sources: Sequence[str | None] | None = None,
+        val_sources: Sequence[Any] | None = None,
         overhead: float | None = None,
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
@@ -112,26 +118,29 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         if shadow_learning_rate is not None and not shadow_learning_rate > 0:
             raise ValueError(f"`shadow_learning_rate` must be positive, got {shadow_learning_rate}.")
         self.policy = Monitor() if policy is None else check_policy(policy)
+        if anchors is None:
+            listens = sources is not None or val_sources is not None
+            check_without_anchors("sources=names", listens, scorer, self.policy, heldout)
         self.anchors = take(anchors) if isinstance(anchors, Iterator) else anchors  # a second fit needs them again
         refuse_share(heldout)
         self.heldout = take(heldout) if isinstance(heldout, Iterator) else heldout
         self.model_attribute, self.sample_loss = model_attribute, sample_loss
-        self.shadow_learning_rate = shadow_learning_rate
+        self.shadow_learning_rate, self.shadow_epochs = shadow_learning_rate, shadow_epochs
+        self._validation = Validation(() if val_sources is None else val_sources)
         self._settings: dict[str, Any] = {
             "policy": self.policy,
             "scorer": scorer,
             "sources": sources,
             "num_samples": None if sources is None else len(sources),
             "overhead": overhead,
-            "shadow_epochs": shadow_epochs,
             "seed": seed,
         }
-        self._engine: GainEngine | None = None
+        self._engine: SampleEngine | None = None
         self._saved: dict[str, Any] | None = None
-        self._installed = ExitStack()
+        self._installed = Installation()
 
     @property
-    def engine(self) -> GainEngine:
+    def engine(self) -> Any:
         """The engine of the present fit, or else of the last one; RuntimeError before the first."""
         if self._engine is None:
             raise RuntimeError("nothing has been measured yet: call `trainer.fit` first.")
@@ -158,9 +167,11 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
                 f"{type(self.policy).__name__} cannot see which forward of a manual optimisation is the loss to weigh: "
                 "use Monitor, or automatic optimisation with one optimiser."
             )
-        called = None if self.sample_loss else find_language_model(pl_module, self.model_attribute)
+        called = self._called(pl_module)
         self._engine = engine = self._make_engine(trainer, pl_module, called)
         self._start(engine, trainer, pl_module)
+        if engine.ledger.sources:
+            tell_apart(self._installed, trainer)
         self._installed.enter_context(own_loss(engine, pl_module) if called is None else attach(engine, called))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -174,7 +185,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         self.engine.end_step()
         if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
             for name, value in self.engine.log().items():
-                pl_module.log(name, value, prog_bar=name == "ggmi/gain")
+                pl_module.log(name, value, prog_bar=name in ("ggmi/gain", "ggmi/kept"))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the whole run's GGMI and take the engine out of the way."""
@@ -182,15 +193,38 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
             numbers = {**self.engine.log(), **self.engine.finish()}
             for logger in trainer.loggers:
                 logger.log_metrics(numbers, step=trainer.global_step)
+            show_sources(trainer, table_of(self.engine.run_numbers()))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the engine out of the way."""
         self._installed.close()
+        self._validation.close()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to hear a validation."""
+        self._validation.begin(pl_module.device, self._called(pl_module))
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hear a batch."""
+        self._validation.begin_batch(batch, dataloader_idx)
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take what it told."""
+        self._validation.end_batch(batch, outputs, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the validation's losses by source."""
+        for name, value in self._validation.compute().items():
+            pl_module.log(name, value, add_dataloader_idx=False)  # the names tell it already
 
     def state_dict(self) -> dict[str, Any]:
         """The engine's state on every rank, for Lightning's checkpoint."""
         engine = self._engine
-        return {} if engine is None or engine.shadow is None else gather_states(engine.state_dict())
+        return {} if engine is None or not engine.prepared else gather_states(engine.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's state until training starts."""
@@ -198,7 +232,11 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
 
     # -- the engine --------------------------------------------------------------------------------------------------
 
-    def _make_engine(self, trainer: Any, pl_module: Any, called: nn.Module | None) -> GainEngine:
+    def _called(self, pl_module: Any) -> nn.Module | None:
+        """The language model whose forwards are heard; None for a module with a loss of its own."""
+        return None if self.sample_loss else find_language_model(pl_module, self.model_attribute)
+
+    def _make_engine(self, trainer: Any, pl_module: Any, called: nn.Module | None) -> SampleEngine:
         """Build an engine on the language model that is ``called``, or on a module with a loss of its own."""
         name = type(pl_module).__name__
         if called is None and self.sample_loss is None:
@@ -208,22 +246,31 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
                 "and Reweight let `training_step` return them too, `return {'loss': losses.mean(), 'sample_loss': "
                 "losses}`."
             )
-        rate = self.shadow_learning_rate
-        engine = GainEngine(
-            pl_module if called is None else getattr(called, "_orig_mod", called),  # of a compiled model, its own
-            anchor_batches(self.anchors, trainer),
-            heldout=() if self.heldout is None else anchor_batches(self.heldout, trainer),
-            task=CausalLM() if self.sample_loss is None else SampleLoss(self.sample_loss),
-            learning_rate=peak_rate(trainer) if rate is None else rate,
-            capacity=batch_capacity(trainer.train_dataloader),
-            progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
+        model = pl_module if called is None else getattr(called, "_orig_mod", called)  # of a compiled model, its own
+        settings = {
+            "task": CausalLM() if self.sample_loss is None else SampleLoss(self.sample_loss),
+            "capacity": batch_capacity(trainer.train_dataloader),
+            "progress": trainer.is_global_zero and trainer.progress_bar_callback is not None,
             **self._settings,
+        }
+        rate = self.shadow_learning_rate
+        engine = (
+            SampleEngine(model, **settings)
+            if self.anchors is None
+            else GainEngine(
+                model,
+                anchor_batches(self.anchors, trainer),
+                heldout=() if self.heldout is None else anchor_batches(self.heldout, trainer),
+                learning_rate=peak_rate(trainer) if rate is None else rate,
+                shadow_epochs=self.shadow_epochs,
+                **settings,
+            )
         )
         engine.probe.autocast_dtype = autocast_dtype(trainer)
         engine.optimizer = next(iter(trainer.optimizers), None)
         return engine
 
-    def _start(self, engine: GainEngine, trainer: Any, pl_module: Any) -> None:
+    def _start(self, engine: SampleEngine, trainer: Any, pl_module: Any) -> None:
         """Train the shadow, or go on where the checkpoint's run was."""
         saved, self._saved = self._saved, None
         if saved is not None:

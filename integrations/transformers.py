@@ -4,6 +4,10 @@
     trainer.add_callback(GGMICallback(trainer, anchors=human, policy=Filter()))
     trainer.train()
 
+Without anchors it logs losses by source, of the training set and of each evaluation set:
+
+    trainer.add_callback(GGMICallback(trainer, source="source"))
+
 The callback translates and no more. Into the trainer: sample ids ride through the collator, ``compute_loss`` gets the
 batch that the engine leaves, and the loss the engine's weights. Out of it: log-probabilities from the training
 forward, steps, logs, checkpoints.
@@ -21,7 +25,15 @@ import torch
 
 try:
     import datasets
-    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import (
+        PrinterCallback,
+        ProgressCallback,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError(
         "`ggmi_callbacks.integrations.transformers` needs Hugging Face transformers and datasets: "
@@ -30,27 +42,27 @@ except ImportError as error:  # pragma: no cover - exercised in a bare environme
 
 from ggmi_callbacks.config import GGMIConfig
 from ggmi_callbacks.data import CarryIds
-from ggmi_callbacks.engine import GainEngine
+from ggmi_callbacks.engine import GainEngine, SampleEngine
 from ggmi_callbacks.integrations import _checks, _compat
 from ggmi_callbacks.integrations._anchors import anchor_batches, columns_of, read_anchors
 from ggmi_callbacks.integrations._checkpoint import load_state, save_config, save_state
-from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_samples
+from ggmi_callbacks.integrations._console import shorten
+from ggmi_callbacks.integrations._datasets import Decoded, Samples, read_named, read_samples
+from ggmi_callbacks.integrations._entry import STRANGER, Entrant
+from ggmi_callbacks.integrations._evaluation import Evaluations
 from ggmi_callbacks.integrations._heldout import HeldOut
 from ggmi_callbacks.integrations._install import Installation
 from ggmi_callbacks.integrations._loss import ScoredLoss
+from ggmi_callbacks.integrations._panels import table_of
 from ggmi_callbacks.integrations._refill import refilled
+from ggmi_callbacks.integrations._reporters import show_sources, tell_apart
 from ggmi_callbacks.integrations._results import Results
 from ggmi_callbacks.policies import Monitor, Policy
 from ggmi_callbacks.scorers import Scorer
 from ggmi_callbacks.tasks import SAMPLE_KEY, CausalLM, Inputs, Task
 
-_STRANGER = (
-    "a GGMICallback of another trainer was added to this one: make one for each, "
-    "`trainer.add_callback(GGMICallback(trainer, anchors=...))`."
-)
 
-
-class GGMICallback(Results, TrainerCallback):
+class GGMICallback(Results, Entrant, TrainerCallback):
     """Monitors, filters or reweights the training samples of a ``Trainer`` by their gain.
 
     A trainer with a ``compute_loss`` of its own may be filtered: its loss sees the rows that are kept, and divides by
@@ -61,12 +73,14 @@ class GGMICallback(Results, TrainerCallback):
     Args:
         trainer: the trainer, already built: the callback reaches its data, its loss and its log.
         anchors: real examples of the task, in the form of the training set: a data set, a list of rows, the path of a
-            ``.jsonl``, ``.json`` or ``.parquet`` file, a name on the hub, or a stream of at most 10,000 rows.
+            ``.jsonl``, ``.json`` or ``.parquet`` file, a name on the hub, or a stream of at most 10,000 rows. Without
+            any there are losses by ``source``, and a policy may act on what a ``scorer`` reads off the training set.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where the training
             set holds three answers or more to most prompts, a ``Filter`` without a threshold and ``Reweight`` also
             count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`.
-        source: column of the training set that says where a sample came from.
+        source: column of the training set that says where a sample came from; losses by source are logged, of each
+            evaluation set that has this column too. A missing value counts as source ``"unknown"``.
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.
         shadow_learning_rate: of the shadow run on the anchors; the trainer's own by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
@@ -78,14 +92,15 @@ class GGMICallback(Results, TrainerCallback):
     Raises:
         TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
             ``anchors`` are of another kind.
-        ValueError: naming the argument, for empty or one-sample anchors, anchors without targets, a missing source
-            column, models that are no causal language model, setups in which weights cannot be exact, and a trainer
-            that has a GGMICallback already.
+        ValueError: naming the argument, for empty or one-sample anchors or none where they are needed, anchors without
+            targets, a missing source column, models that are no causal language model, setups in which weights cannot
+            be exact, and a trainer that has a GGMICallback already.
 
     """
 
     trainer_class: type[Trainer] = Trainer
     _loss_class: type[ScoredLoss] = ScoredLoss
+    _consoles: tuple[type, ...] = (PrinterCallback, ProgressCallback)
     _running = False
 
     def __init__(
@@ -110,12 +125,11 @@ class GGMICallback(Results, TrainerCallback):
         if scorer is not None:
             _checks.check_scorer(scorer)
         self._refuse(trainer)
-        text = getattr(trainer.args, "dataset_text_field", "text")
-        rows = read_anchors(anchors, text)
-        self._given, self._anchors = len(rows), self._prepare_anchors(rows)
-        self._heldout = HeldOut(heldout, lambda: self._prepare_anchors(read_anchors(heldout, text)))
+        if anchors is None:
+            _checks.check_without_anchors("source='column'", source is not None, scorer, self.policy, heldout)
+        self._read_anchors(anchors, heldout)
         self._source, self._samples = source, self._heldout.reserve(self._read_samples(source), trainer.args.seed)
-        self._rate, self._scorer = shadow_learning_rate, scorer
+        self._rate, self._shadow_epochs, self._scorer = shadow_learning_rate, shadow_epochs, scorer
         self._config, self._remarks = GGMIConfig.of(
             anchors=anchors,
             policy=self.policy,
@@ -126,16 +140,21 @@ class GGMICallback(Results, TrainerCallback):
             shadow_epochs=shadow_epochs,
             heldout=heldout,
         )
-        self._options = {"scorer": scorer, "overhead": overhead, "shadow_epochs": shadow_epochs}
-        first = GainEngine(trainer.model, **self._settings())  # raises what would be raised when training begins
+        self._options = {"scorer": scorer, "overhead": overhead}
+        first = self._make_engine()  # raises what would be raised when training begins
         self._options["scorer"] = first.scorer  # which has read the training set
-        self._engine: GainEngine | None = None
+        self._engine: SampleEngine | None = None
         self._entry, self._installed = Installation(), Installation()
         self._enter()
+        if source is not None:
+            Evaluations(trainer, self._task(), self._read_eval).install(self._entry)
 
     @property
-    def engine(self) -> GainEngine:
-        """The engine of the present or the last run; raises RuntimeError before the first."""
+    def engine(self) -> Any:
+        """The engine of the present or the last run; raises RuntimeError before the first.
+
+        A :class:`~ggmi_callbacks.GainEngine`, or without anchors a :class:`~ggmi_callbacks.SampleEngine`.
+        """
         if self._engine is None:
             raise RuntimeError("there are no results yet: call `trainer.train()` first.")
         return self._engine
@@ -165,6 +184,11 @@ class GGMICallback(Results, TrainerCallback):
             return _compat.used_columns(self.trainer, anchors, "anchors")
         return anchors
 
+    def _read_eval(self, name: str | None, data: Any) -> Samples | None:
+        """Samples of an evaluation set, called ``name`` if there are several; None if it names no sources."""
+        added = self in self.trainer.callback_handler.callbacks
+        return read_named(data, self._source) if added and self._source is not None else None
+
     def _anchor_collator(self) -> Callable[[list[Any]], Inputs]:
         return self.trainer.data_collator
 
@@ -190,35 +214,6 @@ class GGMICallback(Results, TrainerCallback):
 
     # -- between the trainer and its loop ----------------------------------------------------------------------------
 
-    def _enter(self) -> None:
-        """Stand before the trainer's loop; a callback that was made earlier and never added gives way."""
-        handler, loop = self.trainer.callback_handler, _compat.LOOP
-        earlier = getattr(vars(self.trainer).get(loop), "__self__", None)
-        if isinstance(earlier, GGMICallback):
-            if earlier in handler.callbacks:
-                raise ValueError(
-                    "`trainer` has a GGMICallback already: take it off with `trainer.remove_callback(GGMICallback)` "
-                    "before you make another."
-                )
-            earlier._entry.close()
-        self._loop = self._entry.replace(self.trainer, loop, self._run)
-        self._handler_remove = self._entry.replace(handler, "remove_callback", self._remove_callback)
-        self._handler_pop = self._entry.replace(handler, "pop_callback", self._pop_callback)
-
-    def _remove_callback(self, callback: Any) -> None:
-        self._handler_remove(callback)
-        self._leave_if_removed()
-
-    def _pop_callback(self, callback: Any) -> Any:
-        popped = self._handler_pop(callback)
-        self._leave_if_removed()
-        return popped
-
-    def _leave_if_removed(self) -> None:
-        if self not in self.trainer.callback_handler.callbacks:
-            self._installed.close()
-            self._entry.close()
-
     def _run(
         self, batch_size: int | None = None, args: Any = None, resume_from_checkpoint: str | None = None, **rest: Any
     ) -> Any:
@@ -230,20 +225,10 @@ class GGMICallback(Results, TrainerCallback):
             self._get_dataloader = installed.replace(trainer, "get_train_dataloader", self._get_train_dataloader)
             self._trainer_log = installed.replace(trainer, "log", self._log)
             self._trainer_save = installed.replace(trainer, "save_model", self._save_model)
+            if self._samples.sources is not None:
+                tell_apart(installed, trainer)
+            shorten(installed, trainer.callback_handler.callbacks, self._consoles)
             return self._loop(batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **rest)
-
-    def _check_added(self) -> None:
-        """Raise unless this callback, and no other of its kind, is the trainer's."""
-        added = [c for c in self.trainer.callback_handler.callbacks if isinstance(c, GGMICallback)]
-        if self not in added:
-            raise RuntimeError("GGMICallback was made but not added: call `trainer.add_callback(callback)`.")
-        if any(callback.trainer is not self.trainer for callback in added):
-            raise RuntimeError(_STRANGER)
-        if len(added) > 1:
-            what = "has the same GGMICallback" if added == [self] * len(added) else "has GGMICallbacks,"
-            raise RuntimeError(
-                f"`trainer` {what} {len(added)} times, and a run has one: call `trainer.remove_callback(callback)`."
-            )
 
     def _get_train_dataloader(self) -> Any:
         """The trainer's loader, of batches that carry sample ids; data set and collator stay as they were."""
@@ -260,11 +245,14 @@ class GGMICallback(Results, TrainerCallback):
 
     def _log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The trainer's ``log``, with the engine's numbers: before every reporter, and in the history."""
-        if self._engine is not None and ("loss" in logs or "train_runtime" in logs):
+        ended = self._engine is not None and "train_runtime" in logs
+        if self._engine is not None and ("loss" in logs or ended):
             logs.update(self._engine.log())
-        if self._engine is not None and "train_runtime" in logs:
-            logs.update(self._engine.finish())
+        if ended:
+            logs.update(self.engine.finish())
         self._trainer_log(logs, *args, **kwargs)
+        if ended:
+            show_sources(self.trainer, table_of(self.engine.run_numbers()))
 
     def _save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trainer's ``save_model``, with the engine's state: before older checkpoints are removed."""
@@ -281,10 +269,10 @@ class GGMICallback(Results, TrainerCallback):
     ) -> None:
         """Make the engine on the model that trains; train the shadow, or take back the state of a checkpoint."""
         if state is not self.trainer.state:
-            raise RuntimeError(_STRANGER)
+            raise RuntimeError(STRANGER)
         if not self._running:
             raise RuntimeError("this GGMICallback was taken off its trainer: make another one and add it.")
-        self._engine = engine = GainEngine(self.trainer.model, **self._settings())
+        self._engine = engine = self._make_engine()
         engine.optimizer = self.trainer.optimizer
         engine.probe.autocast_dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
         if self._folder is None:
@@ -310,16 +298,22 @@ class GGMICallback(Results, TrainerCallback):
         """Close the engine's step."""
         self.engine.end_step()
 
-    def _settings(self) -> dict[str, Any]:
-        """Arguments of the engine, from the trainer as it is now."""
+    # -- the engine --------------------------------------------------------------------------------------------------
+
+    def _read_anchors(self, anchors: Any, heldout: Any) -> None:
+        """Prepare ``anchors`` and ``heldout`` as the training set was."""
+        self._anchors, text = None, getattr(self.trainer.args, "dataset_text_field", "text")
+        if anchors is not None:
+            rows = read_anchors(anchors, text)
+            self._given, self._anchors = len(rows), self._prepare_anchors(rows)
+        self._heldout = HeldOut(heldout, lambda: self._prepare_anchors(read_anchors(heldout, text)))
+
+    def _make_engine(self) -> SampleEngine:
+        """An engine on the model that trains, by the trainer as it is now."""
         trainer, args, rows = self.trainer, self.trainer.args, _compat.batch_size(self.trainer)
-        how = rows, self._anchor_collator(), trainer.model
-        return {
-            "anchors": anchor_batches(self._anchors, self._given, *how),
-            "heldout": self._heldout.batches(trainer, self._samples, *how),
+        settings = {
             "policy": self.policy,
             "task": self._task(),
-            "learning_rate": args.learning_rate if self._rate is None else self._rate,
             "sources": self._samples.sources,
             "num_samples": self._samples.size,
             "data": self._samples.table,
@@ -328,3 +322,14 @@ class GGMICallback(Results, TrainerCallback):
             "progress": not args.disable_tqdm and trainer.is_world_process_zero(),
             **self._options,
         }
+        if self._anchors is None:
+            return SampleEngine(trainer.model, **settings)
+        how = rows, self._anchor_collator(), trainer.model
+        return GainEngine(
+            trainer.model,
+            anchor_batches(self._anchors, self._given, *how),
+            heldout=self._heldout.batches(trainer, self._samples, *how),
+            learning_rate=args.learning_rate if self._rate is None else self._rate,
+            shadow_epochs=self._shadow_epochs,
+            **settings,
+        )

@@ -21,7 +21,7 @@ import datasets
 from torch import Tensor, nn
 
 try:
-    from trl import SFTTrainer
+    from trl import RichProgressCallback, SFTTrainer
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError("`ggmi_callbacks.integrations.trl` needs TRL: pip install 'ggmi-callbacks[trl]'") from error
 
@@ -81,13 +81,15 @@ class GGMICallback(base.GGMICallback):
 
     Args:
         trainer: the trainer, already built.
-        anchors: real examples of the task.
+        anchors: real examples of the task; without any there are losses by ``source``, and what a ``scorer`` reads off
+            the training set.
         policy: as the other arguments below, see :class:`ggmi_callbacks.integrations.transformers.GGMICallback`.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where the training
             set holds three answers or more to most prompts, a ``Filter`` without a threshold and ``Reweight`` also
             count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`. A packed set is read if
             ``train_dataset`` is given.
-        source: column of the training set that says where a sample came from.
+        source: column of the training set that says where a sample came from; losses by source are logged, of each
+            evaluation set that has this column too.
         overhead: share of step time that scoring may take.
         shadow_learning_rate: of the shadow run on the anchors.
         shadow_epochs: at most so many passes of the shadow over the anchors.
@@ -95,11 +97,14 @@ class GGMICallback(base.GGMICallback):
         train_dataset: the data set that was given to a trainer with ``packing=True``. Packing keeps tokens alone;
             ids (positions in this data set) and sources are found again by content. Without it samples are
             numbered as packed, and have no sources.
+        eval_dataset: the evaluation sets that were given to a trainer that packs them, likewise, for their losses by
+            source; without them packed evaluation sets have none.
 
     """
 
     trainer_class: type[Trainer] = SFTTrainer
     _loss_class = FusedLoss
+    _consoles = (*base.GGMICallback._consoles, RichProgressCallback)
 
     def __init__(
         self,
@@ -114,8 +119,9 @@ class GGMICallback(base.GGMICallback):
         shadow_epochs: int = 3,
         heldout: Any = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
     ) -> None:
-        self._unpacked = train_dataset
+        self._unpacked, self._unpacked_eval = train_dataset, eval_dataset
         super().__init__(
             trainer,
             anchors,
@@ -187,12 +193,23 @@ class GGMICallback(base.GGMICallback):
         if self._unpacked is None:
             ids, size = _packing.number_packed(data), sum(per_row)
         else:
-            prepared = self._prepare_unpacked()
+            prepared = self._prepare_unpacked(self._unpacked)
             ids, size = _packing.match(data, prepared, args.max_length), len(self._unpacked)
             table = SampleData(self._unpacked, prepared, decoder(self.trainer.processing_class))
         return Samples(data, data.add_column(SAMPLE_KEY, ids), size, sources, max(per_row), table)
 
-    def _prepare_unpacked(self) -> datasets.Dataset:
+    def _read_eval(self, name: str | None, data: Any) -> Samples | None:
+        if not _packing.is_packed(data):
+            return super()._read_eval(name, data)
+        given = self._unpacked_eval
+        raw = given.get(name) if isinstance(given, Mapping) else given if name is None else None
+        found = None if raw is None or self.trainer.args.packing_strategy != "bfd" else super()._read_eval(name, raw)
+        if found is None or data is not (self.trainer.eval_dataset[name] if name else self.trainer.eval_dataset):
+            return None
+        ids = _packing.match(data, self._prepare_unpacked(raw), self.trainer.args.max_length)
+        return dataclasses.replace(found, numbered=data.add_column(SAMPLE_KEY, ids))
+
+    def _prepare_unpacked(self, data: Any) -> datasets.Dataset:
         args = copy.copy(self.trainer.args)
         args.max_length, args.shuffle_dataset = None, False  # packing cuts by itself; positions must stay
-        return _compat.sft_prepare(self.trainer, self._unpacked, args, "unpacked")
+        return _compat.sft_prepare(self.trainer, data, args, "unpacked")

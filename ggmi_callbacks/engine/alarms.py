@@ -25,6 +25,7 @@ from torch import Tensor
 from ggmi_callbacks.distributed import rank_and_size
 from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.replay import PromptRing
+from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.functional import Interval, effective_diversity, total_variation_lower_bound
 from ggmi_callbacks.model import Shadow
 from ggmi_callbacks.tasks import Inputs
@@ -37,7 +38,77 @@ _RELATIVE = 1e-6  # spread below which scores are constant, of their mean
 
 
 class Alarms:
-    """Watches a run at its logging steps.
+    """Watches the gains of a run at its logging steps.
+
+    Args:
+        recorder: of the run.
+
+    """
+
+    def __init__(self, recorder: Tally) -> None:
+        self.recorder = recorder
+        self.raised: dict[str, str] = {}
+        """What was said so far, by the kind of alarm."""
+        self._seen = self._kept = torch.zeros(len(recorder.sources) + 1, dtype=torch.float64)
+
+    def check(self, acts: bool) -> None:
+        """Look at the numbers since the last log, before they are reset; every rank must call it."""
+        gains, run = self.recorder.gain, self.recorder.run
+        with gains.sync_context():
+            seen, kept = gains.seen.double().cpu(), gains.kept.double().cpu()
+        with run.sync_context():
+            sums = [float(x.double().sum()) for x in (run.scored, run.total, run.squares)]
+        self._check_sources(seen, kept, acts)
+        self._check_scores(*sums)
+
+    def _check_sources(self, seen: Tensor, kept: Tensor, acts: bool) -> None:
+        self._seen, self._kept = self._seen + seen, self._kept + kept
+        names = self.recorder.sources
+        many = [i for i in range(len(names)) if self._seen[i] >= _FEWEST]
+        if not acts or len(many) < 2:
+            return
+        left = [i for i in many if self._kept[i] > 0]
+        if len(left) == 1:
+            others = sum(int(self._seen[i]) for i in many) - int(self._seen[left[0]])
+            self._raise(
+                "one source",
+                f"the policy keeps {names[left[0]]!r} alone: none of {others} samples of {len(many) - 1} other sources "
+                "since the last look. Look at their gains by source, or lower the threshold.",
+            )
+        self._seen, self._kept = torch.zeros_like(self._seen), torch.zeros_like(self._kept)
+
+    def _check_scores(self, n: float, total: float, squares: float) -> None:
+        if n < _SCORES:
+            return
+        mean = total / n
+        if squares / n - mean**2 <= (_RELATIVE * mean) ** 2 + 1e-24:
+            self._raise(
+                "constant",
+                f"all of {n:.0f} samples have the score {mean:.4g}: the scorer tells nothing apart, so a policy that "
+                "acts on it acts at random. Look at what it reads.",
+            )
+
+    def _raise(self, kind: str, message: str) -> None:
+        if kind in self.raised:
+            return
+        self.raised[kind] = message
+        warnings.warn(message, stacklevel=4)
+        if rank_and_size()[0] == 0:
+            _tell_trackio(kind, message)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was said, and what later logs are compared with."""
+        return copy.deepcopy({"raised": self.raised, "counts": (self._seen, self._kept)})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        state = copy.deepcopy(state)
+        self.raised = state["raised"]
+        self._seen, self._kept = (x.cpu() for x in state["counts"])
+
+
+class AnchorAlarms(Alarms):
+    """Watches a run that has anchors.
 
     Args:
         recorder: of the run.
@@ -46,12 +117,12 @@ class Alarms:
 
     """
 
+    recorder: Recorder
+
     def __init__(self, recorder: Recorder, anchors: Sequence[Inputs], shadow: Shadow) -> None:
-        self.recorder, self._anchors = recorder, anchors
-        self.raised: dict[str, str] = {}
-        """What was said so far, by the kind of alarm."""
+        super().__init__(recorder)
+        self._anchors = anchors
         self._first: tuple[Interval, Interval | None] | None = None  # diversity and divergence at first
-        self._seen = self._kept = torch.zeros(len(recorder.sources) + 1, dtype=torch.float64)
         if not shadow.improved:
             before, after = shadow.heldout_nll[0], min(shadow.heldout_nll)
             self.raised["shadow"] = (
@@ -60,18 +131,15 @@ class Alarms:
             )
 
     def check(self, acts: bool) -> None:
-        """Look at the numbers since the last log, before they are reset; every rank must call it."""
+        """See :meth:`Alarms.check`."""
         gains, run = self.recorder.gain, self.recorder.run
         with gains.sync_context():
             low = float(gains.summary()["low"])
-            seen, kept = gains.seen.double().cpu(), gains.kept.double().cpu()
         with run.sync_context():
             low_of_run = float(run.summary()["low"])
-            sums = [float(x.double().sum()) for x in (run.scored, run.total, run.squares)]
         self._check_anchors(low if math.isfinite(low) else low_of_run)  # a window may have scored nothing
         self._check_outputs()
-        self._check_sources(seen, kept, acts)
-        self._check_scores(*sums)
+        super().check(acts)
 
     def _check_anchors(self, gain_low: float) -> None:
         rise = self.recorder.panel.rise
@@ -116,33 +184,6 @@ class Alarms:
                 "from the task.",
             )
 
-    def _check_sources(self, seen: Tensor, kept: Tensor, acts: bool) -> None:
-        self._seen, self._kept = self._seen + seen, self._kept + kept
-        names = self.recorder.sources
-        many = [i for i in range(len(names)) if self._seen[i] >= _FEWEST]
-        if not acts or len(many) < 2:
-            return
-        left = [i for i in many if self._kept[i] > 0]
-        if len(left) == 1:
-            others = sum(int(self._seen[i]) for i in many) - int(self._seen[left[0]])
-            self._raise(
-                "one source",
-                f"the policy keeps {names[left[0]]!r} alone: none of {others} samples of {len(many) - 1} other sources "
-                "since the last look. Look at their gains by source, or lower the threshold.",
-            )
-        self._seen, self._kept = torch.zeros_like(self._seen), torch.zeros_like(self._kept)
-
-    def _check_scores(self, n: float, total: float, squares: float) -> None:
-        if n < _SCORES:
-            return
-        mean = total / n
-        if squares / n - mean**2 <= (_RELATIVE * mean) ** 2 + 1e-24:
-            self._raise(
-                "constant",
-                f"all of {n:.0f} samples have the score {mean:.4g}: the scorer tells nothing apart, so a policy that "
-                "acts on it acts at random. Look at what it reads.",
-            )
-
     def _anchor_outputs(self) -> Tensor:
         """Mean input embeddings of the anchors' outputs, under the present weights."""
         ring = PromptRing(10**9)
@@ -150,24 +191,15 @@ class Alarms:
             self.recorder.remember_prompts(batch, self.recorder.probe.task.layout(batch), ring)
         return ring.pairs()[1]
 
-    def _raise(self, kind: str, message: str) -> None:
-        if kind in self.raised:
-            return
-        self.raised[kind] = message
-        warnings.warn(message, stacklevel=4)
-        if rank_and_size()[0] == 0:
-            _tell_trackio(kind, message)
-
     def state_dict(self) -> dict[str, Any]:
-        """What was said, and what later logs are compared with."""
+        """See :meth:`Alarms.state_dict`."""
         first = None if self._first is None else [None if x is None else list(x) for x in self._first]
-        return copy.deepcopy({"raised": self.raised, "first": first, "counts": (self._seen, self._kept)})
+        return {**super().state_dict(), "first": copy.deepcopy(first)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
-        state = copy.deepcopy(state)
-        self.raised, first = state["raised"], state["first"]
-        self._seen, self._kept = (x.cpu() for x in state["counts"])
+        super().load_state_dict(state)
+        first = copy.deepcopy(state["first"])
         if first is not None:
             self._first = Interval(*first[0]), None if first[1] is None else Interval(*first[1])
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from ggmi_callbacks.distributed import gather_padded
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.ledger import Ledger, Rows
-from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.refusals import refuse_stream
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.model import Probe
 from ggmi_callbacks.policies import Policy
 from ggmi_callbacks.scorers import Score, Scorer
@@ -70,7 +70,7 @@ class Intake:
         scorer: Scorer,
         policy: Policy,
         schedule: Schedule,
-        recorder: Recorder,
+        recorder: Tally,
         *,
         table: GainTable | None,
         sources: Tensor | None,

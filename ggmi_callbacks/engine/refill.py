@@ -23,8 +23,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from ggmi_callbacks.data import to_device
 from ggmi_callbacks.distributed import is_distributed, rank_and_size
-from ggmi_callbacks.engine.engine import GainEngine
 from ggmi_callbacks.engine.heldout import ids_left
+from ggmi_callbacks.engine.sample_engine import SampleEngine
 from ggmi_callbacks.tasks import GAIN_KEY, SAMPLE_KEY
 
 
@@ -46,7 +46,7 @@ class Refill:
 
     """
 
-    def __init__(self, engine: GainEngine, loader: DataLoader[Any], seed: int = 0) -> None:
+    def __init__(self, engine: SampleEngine, loader: DataLoader[Any], seed: int = 0) -> None:
         if not isinstance(loader, DataLoader) or not hasattr(loader.dataset, "__len__"):
             raise TypeError(f"`loader` must be a DataLoader of a data set with a length, got {type(loader).__name__}.")
         if not engine.policy.drops:
@@ -60,7 +60,7 @@ class Refill:
         if is_distributed() and (engine.capacity or 0) < self.candidates:
             raise ValueError(
                 f"`capacity` of the engine is {engine.capacity}, and {self.candidates} candidates are scored together "
-                f"to fill batches of {self.batch_size}: give GainEngine(capacity={self.candidates})."
+                f"to fill batches of {self.batch_size}: give {type(engine).__name__}(capacity={self.candidates})."
             )
         self._pass = 0
         self._order: list[int] = []  # positions of this pass, this rank's share

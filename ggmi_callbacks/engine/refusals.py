@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-from ggmi_callbacks.engine.recorder import Recorder
 from ggmi_callbacks.engine.schedule import Schedule
+from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.model import Shadow
 from ggmi_callbacks.policies import Policy
-from ggmi_callbacks.scorers import Scorer
+from ggmi_callbacks.scorers import Scorer, Unscored
 
 MANY = 64
 """Samples that were scored and gave no gain before an acting policy is refused: as many as are always scored."""
@@ -37,6 +37,26 @@ def check_shadow(shadow: Shadow, scorer: Scorer, policy: Policy) -> None:
     warnings.warn(f"{problem}; gains against the shadow are noise.", stacklevel=4)
 
 
+def refuse_without_anchors(scorer: Scorer, policy: Policy) -> None:
+    """Raise where there are no anchors, and ``scorer`` or ``policy`` needs what only they can tell.
+
+    Raises:
+        ValueError: with the ways out.
+
+    """
+    if policy.acts and isinstance(scorer, Unscored):
+        raise ValueError(
+            f"`anchors` are missing: {type(policy).__name__} acts on gains, and without anchors there are none. Give "
+            "`anchors`, or a scorer that reads the training set, as `scorer=ColumnScorer('reward')` or "
+            "`AgreementScorer()`; without a policy losses by source are logged."
+        )
+    if scorer.needs_anchors:
+        raise ValueError(
+            f"`anchors` are missing: {type(scorer).__name__} compares samples with them. Give `anchors`, or a scorer "
+            "that reads the training set, as `scorer=ColumnScorer('reward')` or `AgreementScorer()`."
+        )
+
+
 def refuse_stream(scorer: Scorer, policy: Policy) -> None:
     """Raise where a policy must know every gain, and ``scorer`` finds them as the samples come.
 
@@ -52,7 +72,7 @@ def refuse_stream(scorer: Scorer, policy: Policy) -> None:
         )
 
 
-def check_coverage(schedule: Schedule, recorder: Recorder, scorer: Scorer, policy: Policy) -> None:
+def check_coverage(schedule: Schedule, recorder: Tally, scorer: Scorer, policy: Policy) -> None:
     """Raise if an acting policy got no gain of any sample, and so keeps everything.
 
     Raises:

@@ -92,7 +92,7 @@ class GainSampler(Sampler[int]):
             ValueError: if all of them are zero.
 
         """
-        if not hasattr(self.engine, "intake"):
+        if not self.engine.prepared:
             raise RuntimeError("the engine is not prepared: call `engine.prepare()` before the first draw.")
         table = self.engine.intake.table
         assert table is not None

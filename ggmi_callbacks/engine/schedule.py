@@ -50,3 +50,11 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back :meth:`state_dict`."""
         self.scored, self._looked_at = state["scored"], state["looked_at"]
+
+
+class Never(Schedule):
+    """Scores nothing: of a run that has no scorer."""
+
+    def scores(self, n: int) -> bool:
+        """See :meth:`Schedule.scores`."""
+        return False

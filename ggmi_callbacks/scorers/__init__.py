@@ -1,6 +1,6 @@
 """Gain of the samples in a live batch: three estimators of one number, other counts, and all of them together."""
 
-from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer
+from ggmi_callbacks.scorers._base import Score, Scorer, TokenScorer, Unscored
 from ggmi_callbacks.scorers._data import DataScorer
 from ggmi_callbacks.scorers.agreement import AgreementScorer
 from ggmi_callbacks.scorers.column import ColumnScorer
@@ -29,4 +29,5 @@ __all__ = [
     "SiblingScorer",
     "SimilarityScorer",
     "TokenScorer",
+    "Unscored",
 ]

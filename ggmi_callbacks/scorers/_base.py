@@ -78,6 +78,8 @@ class Scorer(ABC):
     _data_read: SampleData | None = None
     needs_shadow = False
     """Whether gains mean something only if the shadow has learnt from the anchors (:attr:`Shadow.improved`)."""
+    needs_anchors = True
+    """Whether :meth:`prepare` or :meth:`gain` make use of the anchors or the shadow; a run without any needs False."""
 
     def __init__(self, normalize: Normalize = None) -> None:
         if normalize not in (None, "token"):
@@ -169,6 +171,16 @@ class Scorer(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take back what :meth:`state_dict` gave, after :meth:`prepare`."""
+
+
+class Unscored(Scorer):
+    """Knows no gain of any sample: of a run that only listens."""
+
+    needs_anchors = False
+
+    def gain(self, inputs: Inputs, layout: Layout) -> Tensor:
+        """NaN."""
+        return torch.full((layout.n,), float("nan"), device=layout.target.device)
 
 
 class TokenScorer(Scorer):

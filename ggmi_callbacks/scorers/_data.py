@@ -17,6 +17,7 @@ class DataScorer(Scorer):
 
     static = True
     needs_ids = True
+    needs_anchors = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class DistinctScorer(Scorer):
     """
 
     static = True
+    needs_anchors = False
 
     def __init__(self, n: int = 4) -> None:
         super().__init__()

@@ -52,6 +52,8 @@ class FileScorer(DataScorer):
 
     """
 
+    needs_anchors = True  # to see that they are those that the file was made with
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = os.fspath(path)

@@ -109,6 +109,8 @@ class JointScorer(Scorer):
         self.parts = tuple(_told_apart([s.name for s in scorers]))
         self.needs_shadow = any(s.needs_shadow for s in scorers)
         self.needs_ids = any(s.needs_ids for s in scorers)
+        # Scores of the model are put on one scale by the anchors; those of the data need none.
+        self.needs_anchors = any(s.needs_anchors or not isinstance(s, DataScorer) for s in scorers)
         self._of_model = torch.tensor([not isinstance(s, DataScorer) for s in scorers])
         self._center, self._spread = torch.zeros(len(scorers), 1), torch.ones(len(scorers), 1)
         self._calibration: Calibration | None = None

@@ -17,12 +17,12 @@ from ggmi_callbacks.tasks import SAMPLE_KEY, Inputs
 from ggmi_callbacks.weighting.loss import causal_lm, fit_columns, scale_gradient, weigh_loss
 
 if TYPE_CHECKING:
-    from ggmi_callbacks.engine import GainEngine
+    from ggmi_callbacks.engine import SampleEngine
 
 _attached: WeakSet[nn.Module] = WeakSet()  # models that pass through an engine now
 
 
-def attach(engine: GainEngine, model: nn.Module | None = None) -> Attachment:
+def attach(engine: SampleEngine, model: nn.Module | None = None) -> Attachment:
     """Act on every training forward of ``model`` inside a ``with`` block; see :class:`Attachment`.
 
     Args:
@@ -56,12 +56,12 @@ class Attachment:
 
     """
 
-    def __init__(self, engine: GainEngine, model: nn.Module) -> None:
+    def __init__(self, engine: SampleEngine, model: nn.Module) -> None:
         self.engine, self.model = engine, model
         self._undo = ExitStack()
         self._reached = 0  # losses that have asked for their weights
 
-    def __enter__(self) -> GainEngine:
+    def __enter__(self) -> SampleEngine:
         inner = causal_lm(self.model)
         if inner is not causal_lm(self.engine.probe.model):
             raise ValueError(
@@ -76,7 +76,7 @@ class Attachment:
         with ExitStack() as undo:
             _attached.add(inner)
             undo.callback(_attached.discard, inner)
-            if self.engine.shadow is None:
+            if not self.engine.prepared:
                 self.engine.prepare()
             undo.callback(self.model.register_forward_pre_hook(self._before, with_kwargs=True).remove)
             undo.callback(self.model.register_forward_hook(self._after, with_kwargs=True).remove)

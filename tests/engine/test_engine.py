@@ -26,6 +26,7 @@ def test_a_run_has_every_number_that_the_log_promises(build) -> None:
     logs = loop.engine.log()
     promised = {"gain", "gain_low", "gain_high", "gain/good", "gain/bad", "kept/good", "kept/bad", "anchor_nll"}
     promised |= {"synthetic_nll", "loss_per_trained_token", "weight_information", "information_gain", "coverage"}
+    promised |= {f"nll/{source}" for source in ("good", "bad", "unknown")}
     promised |= {f"anchor_{name}{end}" for name in ("advantage", "gap") for end in ("", "_low", "_high")} | {"overhead"}
     assert {f"ggmi/{name}" for name in promised} == logs.keys()
     assert all(type(value) is float and math.isfinite(value) for value in logs.values())

@@ -189,7 +189,7 @@ def test_ids_ride_through_a_screened_batch(build) -> None:
 
 def test_several_ranks_without_capacity_are_refused_before_the_shadow(build, monkeypatch) -> None:
     engine = build(Reweight(), prepare=False).engine
-    monkeypatch.setattr("ggmi_callbacks.engine.engine.is_distributed", lambda: True)
+    monkeypatch.setattr("ggmi_callbacks.engine.sample_engine.is_distributed", lambda: True)
     with pytest.raises(ValueError, match=r"`capacity` is missing: with several ranks Reweight compares"):
         engine.prepare()
     assert engine.shadow is None

@@ -20,7 +20,7 @@ PACKED = {"packing": True, "max_length": 64, "per_device_train_batch_size": 2}
 
 def tokens(callback) -> list[list[int]]:
     """Targets of each anchor that the engine was given."""
-    return sorted(row[row != -100].tolist() for batch in callback._settings()["anchors"] for row in batch["labels"])
+    return sorted(row[row != -100].tolist() for batch in callback._make_engine().anchors for row in batch["labels"])
 
 
 def as_json_lines(rows, path):
@@ -214,7 +214,7 @@ REFUSED = {
     "no data set": (lambda rows, path: str(path / "nowhere"), ValueError, r"`anchors` '.*nowhere' is neither a .jsonl"),
     "numbers": (lambda rows, path: [1, 2, 3], TypeError, r"`anchors\[0\]` must be a row .* got int"),
     "generator": (lambda rows, path: (row for row in rows), TypeError, r"`anchors` must be a data set.*got generator"),
-    "nothing": (lambda rows, path: None, ValueError, r"at least two real examples of the task, got 0"),
+    "nothing": (lambda rows, path: None, ValueError, r"`anchors` are missing: give a few dozen real examples"),
     "one": (lambda rows, path: [rows[0]], ValueError, r"at least two real examples of the task, got 1"),
 }
 

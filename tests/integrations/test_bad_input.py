@@ -104,7 +104,7 @@ def test_a_frozen_model(kind, make_trainer, make_model):
 
 def test_the_trl_callback_shows_its_arguments():
     shown = inspect.signature(trl.GGMICallback).parameters
-    assert shown.keys() - {"train_dataset"} == inspect.signature(hf.GGMICallback).parameters.keys()
+    assert shown.keys() - {"train_dataset", "eval_dataset"} == inspect.signature(hf.GGMICallback).parameters.keys()
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
 
 
