@@ -1,6 +1,6 @@
 """GSM8K as two worlds of the study: worked solutions, and programs.
 
-*Solutions*: four GPT-3 solvers have answered the test questions; 64 people's solutions to training questions are the
+*Solutions*: four GPT-3 solvers have answered the test questions; 32 people's solutions to training questions are the
 anchors; people's solutions to test questions that are not asked are held out.
 
 *Programs*: Codex has answered, twice. People wrote no programs here, so anchors and held-out programs are model-written
@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-ANCHORS, ASKED, HELD = 64, 160, 80
+ANCHORS, ASKED, HELD = 32, 160, 80
 LONGEST = 500  # characters of a question and its human solution
 Row = dict[str, Any]
 Sets = dict[str, list[Row]]

@@ -53,7 +53,7 @@ class Training:
 
 
 SMALL = Training(1e-3)
-PRETRAINED = Training(1e-3, warmup=2, layers=10, bf16=True, shadow_epochs=1)
+PRETRAINED = Training(5e-4, warmup=2, layers=10, bf16=True, shadow_epochs=1)
 """For SmolLM2. A step costs two fifths of one that trains all 30 layers."""
 
 
@@ -95,7 +95,7 @@ def load(name: str, seed: int, folder: Path, data: Path | None = None, base: Pat
     if base is None or (data is None and kind != "problems"):
         raise SystemExit(f"world {name!r} is of real data, for a model of yours: give --data and --base.")
     if kind == "problems":
-        return _world(_problems(seed, folder), base, steps=20, judge=is_right_by, spans=reading.results)
+        return _world(_problems(seed, folder), base, steps=24, judge=is_right_by, spans=reading.results)
     if kind == "solutions":
         return _world(gsm8k.solutions(data, seed), base, steps=10, spans=reading.results)
     if kind == "programs":
