@@ -210,15 +210,22 @@ def cells(world: str, column: str, values: dict[str, list[float]]) -> list[dict]
 
 
 class TestTables:
-    def test_a_world_is_judged_by_right_answers_else_results_guessed_else_nats(self):
+    def test_a_world_is_judged_by_right_answers_or_results_guessed_else_by_nats(self):
         import pandas as pd
-        from tables import quality
+        from tables import judging, measures
 
-        values = {"everything": [0.1, 0.2]}
-        assert quality(pd.DataFrame(cells("w", "nats", values))) == ("nats", -1)
-        assert quality(pd.DataFrame(cells("w", "guessed", values))) == ("guessed", 1)
-        both = pd.DataFrame(cells("w", "accuracy", values)).assign(guessed=0.5)
-        assert quality(both) == ("accuracy", 1)
+        clear, even = (
+            {"everything": [0.1, 0.2, 0.3], "the right ones": found} for found in ([0.4, 0.5, 0.6], [0.2] * 3)
+        )
+        assert measures(pd.DataFrame(cells("w", "nats", clear))) == ["nats"]
+        assert judging(pd.DataFrame(cells("w", "nats", clear))) is None  # more nats are worse
+        assert judging(pd.DataFrame(cells("w", "guessed", clear))) == "guessed"
+        both = pd.DataFrame(cells("w", "accuracy", even)).assign(
+            guessed=pd.DataFrame(cells("w", "guessed", clear)).guessed
+        )
+        assert measures(both) == ["accuracy", "guessed"]
+        assert judging(both) == "guessed"
+        assert judging(both.assign(guessed=0.5)) is None
 
     def test_where_the_oracle_gains_nothing_the_table_says_so(self):
         import pandas as pd

@@ -4,7 +4,8 @@
 
 Means over seeds with standard deviations; differences to training on everything are paired by seed, with Student's
 95 % interval (five seeds are too few for a bootstrap over them). *Closed* is the share of the label oracle's gain over
-everything that a method reaches; a world in which that gain is not clear of zero cannot judge methods, and says so.
+everything that a method reaches, in right answers or else in results guessed, whichever shows that gain clear of zero;
+a world in which neither does cannot judge methods, and says so.
 """
 
 from __future__ import annotations
@@ -47,14 +48,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(half)
 
 
-def quality(cells: pd.DataFrame) -> tuple[str, int]:
-    """What a world is judged by, and the sign of what is better: right answers, else results guessed, else nats."""
-    for column in ("accuracy", "guessed"):
-        if column in cells and cells[column].notna().all():
-            return column, 1
-    return "nats", -1
-
-
 def difference(cells: pd.DataFrame, method: str, column: str) -> tuple[float, float, int]:
     """Mean of ``method`` minus everything, half its 95 % interval, and the number of seeds that have both."""
     wide = cells.pivot_table(index="seed", columns="method", values=column)
@@ -64,27 +57,44 @@ def difference(cells: pd.DataFrame, method: str, column: str) -> tuple[float, fl
     return (*interval(both), len(both)) if len(both) > 1 else (float("nan"), float("nan"), len(both))
 
 
+def measures(cells: pd.DataFrame) -> list[str]:
+    """What a world can be judged by: right answers and results guessed where it has them, else nats."""
+    return [name for name in ("accuracy", "guessed") if name in cells and cells[name].notna().all()] or ["nats"]
+
+
+def judging(cells: pd.DataFrame) -> str | None:
+    """The first measure in which the oracle's gain over everything is clear of zero, if there is one."""
+    for name in measures(cells):
+        gain, half, _ = difference(cells, ORACLE, name)
+        if (-gain if name == "nats" else gain) - half > 0:
+            return name
+    return None
+
+
 def table(cells: pd.DataFrame) -> str:
     """One world in one regime, a method a row."""
-    column, sign = quality(cells)
-    gain, half, _ = difference(cells, ORACLE, column)
-    judges = sign * gain - half > 0
+    judge = judging(cells)
     rows = []
     for method in [name for name in METHODS if name in set(cells.method)]:
         mine = cells[cells.method == method]
         row = {"method": f"{method} (told the labels)" if METHODS[method].labels else method}
         row |= means(mine, {"accuracy": 3, "guessed": 3, "nats": 4, "nats elsewhere": 3}, spread=True)
-        mean, width, seeds = difference(cells, method, column)
-        if method != BASE and seeds > 1:
-            row[f"{column} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
-            row["closed"] = f"{mean / gain:.0%}" if judges else ""
+        for name in measures(cells):
+            mean, width, seeds = difference(cells, method, name)
+            if method != BASE and seeds > 1:
+                row[f"{name} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
+        if method != BASE and judge is not None:
+            gain, most = (difference(cells, name, judge)[0] for name in (method, ORACLE))
+            row["closed"] = "" if np.isnan(gain) else f"{gain / most:.0%}"
         row |= means(mine, {"auroc": 2, "kept of right": 2, "kept of wrong": 2})
         rows.append(row | means(mine, {"steps": 0, "seconds": 0, "MiB": 0}))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = markdown([columns, *([row.get(c, "") for c in columns] for row in rows)])
-    if judges:
+    gains = [difference(cells, ORACLE, name)[:2] for name in measures(cells)]
+    if judge is not None or np.isnan(gains).any():
         return text
-    return f"{text}\n\nThe oracle's gain, {gain:+.4f} ± {half:.4f}, is not clear of zero: quality does not matter here."
+    told = " and ".join(f"{gain:+.4f} ± {half:.4f}" for gain, half in gains)
+    return f"{text}\n\nThe oracle's gain, {told}, is not clear of zero: quality does not matter here."
 
 
 def means(cells: pd.DataFrame, digits: dict[str, int], spread: bool = False) -> dict[str, str]:
@@ -93,7 +103,9 @@ def means(cells: pd.DataFrame, digits: dict[str, int], spread: bool = False) -> 
     for name, places in digits.items():
         values = cells[name].dropna() if name in cells else ()
         if len(values):
-            found[name] = f"{values.mean():.{places}f}" + (f" ± {values.std():.{places}f}" if spread else "")
+            found[name] = f"{values.mean():.{places}f}" + (
+                f" ± {values.std():.{places}f}" if spread and len(values) > 1 else ""
+            )
     return found
 
 
@@ -119,7 +131,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     groups = list(frame.groupby(["world", "regime"], sort=False))
     figure, axes = plt.subplots(1, len(groups), figsize=(5 * len(groups), 5), layout="constrained", squeeze=False)
     for axis, ((world, regime), cells) in zip(axes[0], groups, strict=True):
-        column, _ = quality(cells)
+        column = measures(cells)[0]
         names = [m for m in METHODS if m in set(cells.method) and m != BASE][::-1]
         found = [difference(cells, name, column)[:2] for name in names]
         colours = ["C2" if name == ORACLE else "C0" if name.startswith("default") else "0.5" for name in names]
