@@ -122,6 +122,10 @@ def _right(world: World, seed: int) -> np.ndarray:
     return np.flatnonzero(world.synthetic["right"])
 
 
+def _wrong(world: World, seed: int) -> np.ndarray:
+    return np.flatnonzero(~np.array(world.synthetic["right"], dtype=bool))
+
+
 def _best(scorer: Callable[[], Scorer]) -> Method:
     return Method(policy=lambda: Filter(keep=SHARE), scorer=scorer)
 
@@ -130,6 +134,7 @@ METHODS: dict[str, Method] = {
     "everything": Method(rows=_everything),
     "random half": Method(rows=_random),
     "the right ones": Method(rows=_right, labels=True),
+    "the wrong ones": Method(rows=_wrong, labels=True),
     "default": Method(policy=Filter),
     "default, reweighted": Method(policy=Reweight),
     "final answers": Method(policy=Filter, scorer=AgreementScorer),

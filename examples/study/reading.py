@@ -1,7 +1,7 @@
 """What a student makes of texts that it is shown: code length, and whether it would have written what comes next.
 
 One forward gives, for each token of a completion, its code length and whether it is the student's likeliest one. A
-*span* is guessed if all of its tokens are: the result of a sum, the sum itself, the right-hand side of an assignment.
+*span* is guessed if all of its tokens are: the result of a sum, the right-hand side of an assignment.
 It costs a fraction of what writing whole answers does, and judges every step of a solution by the steps before it.
 """
 
@@ -120,17 +120,11 @@ def guessed(readings: Sequence[Reading], texts: Sequence[str], spans: Spans) -> 
     return Share(float(share), float(error), int(cases.sum()))
 
 
-def preferred(right: Sequence[Reading], wrong: Sequence[Reading]) -> Share:
-    """Share of pairs in which the right answer is the likelier one per token: 1/2 for who cannot tell."""
-    better = np.array([r.nll.mean() < w.nll.mean() for r, w in zip(right, wrong, strict=True)])
-    return Share(float(better.mean()), float(better.std() / np.sqrt(len(better))), len(better))
-
-
 def results(solution: str) -> list[tuple[int, int]]:
     """Spans of the results between calculator marks.
 
     In GSM8K the solvers had a calculator: 98 % of the sums in wrong solutions are true, as are 99 % of those in right
-    ones. What is wrong is which sum was set up: see :func:`sums`.
+    ones. What is wrong is which sum was set up.
 
     Example:
         >>> text = "She has 3 * 4 = $<<3*4=12>>12."
@@ -139,22 +133,6 @@ def results(solution: str) -> list[tuple[int, int]]:
 
     """
     return [found.span(1) for found in re.finditer(r"<<[^<>]*=([^<>=]+)>>", solution)]
-
-
-def sums(solution: str) -> list[tuple[int, int]]:
-    """Spans of the sums where they are first written: before the calculator marks, or else between them.
-
-    Example:
-        >>> text = "She has 3 * 4 = $<<3*4=12>>12, with 2 more <<12+2=14>>14."
-        >>> [text[start:end] for start, end in sums(text)]
-        ['3 * 4', '12+2']
-
-    """
-    number = r"\(*\$?\d[\d.,]*%?\)*"
-    written = rf"(?P<written>{number}(?:\s*[-+*/x]\s*{number})+)\s*=\s*\$?<<"
-    marked = r"<<(?P<marked>[^<>=]*)="
-    found = re.finditer(rf"{written}|{marked}", solution)
-    return [match.span("written" if match["written"] else "marked") for match in found]
 
 
 def computed(program: str) -> list[tuple[int, int]]:

@@ -1,13 +1,16 @@
 """Runs the study: every method in every world, over seeds, each cell kept once it is there.
 
     python examples/study/run.py --worlds embedded --output out/study                  (offline; hours on one core)
+    python examples/study/run.py --worlds problems solutions programs --data DATA --base SMOLLM2 --output out/study
     python examples/study/run.py --worlds targeted --data DATA --base BASE --output out/study
     python examples/study/run.py --quick --output out/quick                                       (20 minutes)
     python examples/study/tables.py out/study
 
 A cell is one fine-tuning of a copy of the student. In the regime ``steps`` all methods take the steps of one pass over
-all data, in ``epochs`` those of three; in ``seconds`` each takes as many as fit into the processor time that plain
-training needed, by what its own run of ``steps`` cost a step. Stop it when you like and call it again.
+all data (in worlds for a pre-trained student, of as many steps as the world says), in ``epochs`` those of three. In
+``seconds`` each takes as many as fit into the processor time that plain training needed for one pass, by what its own
+run of ``steps`` cost a step, and in ``epochs-seconds`` the same for three. Stop it when you like and call it again.
+``smollm2.py`` writes the folder SMOLLM2.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
 import sys
 import time
 from pathlib import Path
@@ -24,31 +28,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the examples tha
 
 import datasets
 import numpy as np
+import pandas as pd
+import reading
 import torch
 import worlds
 from methods import METHODS, Method
 from sft_gain import heldout_nll, judge
 from sklearn.metrics import roc_auc_score
 from small_model import copy_model
+from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 from worlds import World
 
 from ggmi_callbacks.integrations.trl import GGMICallback
+from ggmi_callbacks.model import blocks
 
-BATCH, RATE, LONGEST = 8, 1e-3, 256
-REGIMES = ("steps", "epochs", "seconds")
+BATCH, LONGEST = 8, 256
+REGIMES = {"steps": 1, "epochs": 3, "seconds": 1, "epochs-seconds": 3}
+"""Passes over the data, or those whose seconds are shared out."""
+PEAK = Path("/proc/self/clear_refs")
+"""Told "5", Linux counts the peak of a process's memory anew; other systems have no peak of a cell."""
 QUICK = ("everything", "random half", "the right ones", "default")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--worlds", nargs="+", default=["embedded"], help="embedded, embedded-<percent wrong>, targeted")
+    add("--worlds", nargs="+", default=["embedded"], help="as worlds.py lists them")
     add("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help="; ".join(METHODS))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     add("--regime", choices=REGIMES, default="steps")
-    add("--data", type=Path, help="folder of the real data sets; for targeted")
-    add("--base", type=Path, help="folder of the model that is fine-tuned on them")
+    add("--data", type=Path, help="folder of the real data sets; for GSM8K's worlds")
+    add("--base", type=Path, help="folder of the model that is fine-tuned; not for embedded and injected worlds")
     add("--output", type=Path, default=Path("out/study"))
     add("--quick", action="store_true", help="two seeds of the embedded world and four methods")
     args = parser.parse_args()
@@ -59,30 +70,51 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def suffix(regime: str) -> str:
+    """End of the name of a cell."""
+    return "" if regime == "steps" else f"--{regime}"
+
+
 def steps_of(world: World, regime: str, folder: Path, cell: str) -> int:
     """Optimiser steps of a cell."""
-    one_pass = math.ceil(len(world.synthetic) / BATCH)
-    if regime != "seconds":
-        return one_pass * (3 if regime == "epochs" else 1)
-    path, plain = (folder / "cells" / f"{name}.json" for name in (cell, cell.rpartition("--")[0] + "--everything"))
+    steps = REGIMES[regime] * (world.steps or math.ceil(len(world.synthetic) / BATCH))
+    if not regime.endswith("seconds"):
+        return steps
+    equal_steps = "steps" if REGIMES[regime] == 1 else "epochs"
+    names = (cell, cell.rpartition("--")[0] + "--everything")
+    path, plain = (folder / "cells" / f"{name}{suffix(equal_steps)}.json" for name in names)
     if not (path.exists() and plain.exists()):
-        raise SystemExit(f"--regime seconds: make {path.name} and {plain.name} first, with --regime steps.")
+        raise SystemExit(f"--regime {regime}: make {path.name} and {plain.name} first, with --regime {equal_steps}.")
     mine, base = (json.loads(p.read_text())["seconds"] for p in (path, plain))
-    return max(1, round(one_pass * base / mine))
+    return max(1, round(steps * base / mine))
+
+
+def student_of(world: World) -> PreTrainedModel:
+    """A copy of the student, of which the world's layers are trained."""
+    model = copy_model(world.model)
+    if (layers := world.training.layers) is not None:
+        model.requires_grad_(False)
+        for block in blocks(model)[-layers:]:
+            block.requires_grad_(True)
+    return model
 
 
 def train(world: World, method: Method, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """One cell: train a copy of the student, and measure it."""
     rows = np.arange(len(world.synthetic)) if method.rows is None else method.rows(world, seed)
+    how = world.training
     arguments = SFTConfig(
         str(folder / "trainer"),
         per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=4 * BATCH,
         max_steps=steps,
-        learning_rate=RATE,
+        learning_rate=how.rate,
+        warmup_steps=how.warmup,
         max_length=LONGEST,
         seed=seed,
-        bf16=False,
+        bf16=how.bf16,
+        use_cpu=True,
+        activation_checkpointing=how.layers is None,  # what is frozen keeps nothing for its gradient
         logging_steps=max(1, steps // 5),
         save_strategy="no",
         report_to="none",
@@ -90,7 +122,7 @@ def train(world: World, method: Method, seed: int, steps: int, folder: Path) -> 
         dataloader_pin_memory=False,
     )
     trainer = SFTTrainer(
-        copy_model(world.model),
+        student_of(world),
         args=arguments,
         train_dataset=world.synthetic.select(rows),
         eval_dataset=world.heldout,
@@ -104,33 +136,45 @@ def train(world: World, method: Method, seed: int, steps: int, folder: Path) -> 
             policy=method.policy(),
             scorer=None if method.scorer is None else method.scorer(),
             source="source",
-            shadow_learning_rate=0.3 * RATE,
-            shadow_epochs=5,
+            shadow_learning_rate=0.3 * how.rate,
+            shadow_epochs=how.shadow_epochs,
         )
         trainer.add_callback(callback)
+    if PEAK.exists():
+        PEAK.write_text("5")
     before, clock = time.process_time(), time.perf_counter()
     trainer.train()
     cell = {"steps": steps, "seconds": time.process_time() - before, "wall": time.perf_counter() - clock}
+    if PEAK.exists():
+        cell["MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cell |= measure(world, trainer)
     return cell if callback is None else cell | decisions(world, callback)
 
 
 def measure(world: World, trainer: SFTTrainer) -> dict[str, Any]:
-    """Held-out nats per token, those of other tasks, and right answers where somebody can tell."""
-    nll, tokens = heldout_nll(trainer)
-    found = {"nats": float(nll.sum() / tokens.sum())}
-    found["accuracy"] = judge(world, trainer)
-    if world.elsewhere is not None:
-        other = SFTTrainer(
-            trainer.model,
-            args=trainer.args,
-            train_dataset=world.elsewhere,
-            eval_dataset=world.elsewhere,
-            processing_class=world.tokenizer,
-        )
-        nll, tokens = heldout_nll(other)
-        found["nats elsewhere"] = float(nll.sum() / tokens.sum())
+    """Held-out nats per token, those of other tasks, results guessed, and right answers where somebody can tell."""
+    model, bf16 = trainer.model, world.training.bf16
+    found: dict[str, Any] = {}
+    if world.spans is not None:
+        seen = reading.read(model, world.tokenizer, world.heldout.to_list(), bf16=bf16)
+        guessed = reading.guessed(seen, world.heldout["completion"], world.spans)
+        found |= {"nats": reading.nats(seen), "guessed": guessed.value}
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        if world.spans is None:
+            found["nats"] = nats(trainer)
+        found["accuracy"] = judge(world, trainer)
+        if world.elsewhere is not None:
+            other = {"train_dataset": world.elsewhere, "eval_dataset": world.elsewhere}
+            found["nats elsewhere"] = nats(
+                SFTTrainer(model, args=trainer.args, processing_class=world.tokenizer, **other)
+            )
     return found
+
+
+def nats(trainer: SFTTrainer) -> float:
+    """Mean code length of a token of the evaluation set."""
+    nll, tokens = heldout_nll(trainer)
+    return float(nll.sum() / tokens.sum())
 
 
 def decisions(world: World, callback: GGMICallback) -> dict[str, Any]:
@@ -138,10 +182,13 @@ def decisions(world: World, callback: GGMICallback) -> dict[str, Any]:
     table = callback.ledger.table.to_pandas().drop_duplicates("id")
     table["right"] = np.array(world.synthetic["right"], dtype=bool)[table.id]
     known = table[table.gain.notna()]
-    both = known.right.nunique() == 2
     shares = table.groupby("right").kept.mean()
-    return {
-        "auroc": float(roc_auc_score(known.right, known.gain)) if both else None,
+    found = {"auroc": auroc(known)}
+    if "kind" in world.synthetic.column_names:
+        known = known.assign(kind=np.array(world.synthetic["kind"])[known.id])
+        kinds = sorted(set(known.kind) - {"good"})
+        found["auroc by kind"] = {kind: auroc(known[known.kind.isin(("good", kind))]) for kind in kinds}
+    return found | {
         "kept": float(table.kept.mean()),
         "kept of right": float(shares.get(True, np.nan)),
         "kept of wrong": float(shares.get(False, np.nan)),
@@ -150,10 +197,15 @@ def decisions(world: World, callback: GGMICallback) -> dict[str, Any]:
     }
 
 
+def auroc(table: pd.DataFrame) -> float | None:
+    """How often a right sample has the higher gain, if there are right and wrong ones."""
+    return float(roc_auc_score(table.right, table.gain)) if table.right.nunique() == 2 else None
+
+
 def fill(args: argparse.Namespace, name: str, seed: int) -> None:
     """Make the cells of one seed of a world that are not there."""
-    suffix = "" if args.regime == "steps" else f"--{args.regime}"
-    paths = {method: args.output / "cells" / f"{name}--{seed}--{method}{suffix}.json" for method in args.methods}
+    cells, end = args.output / "cells", f"{suffix(args.regime)}.json"
+    paths = {method: cells / f"{name}--{seed}--{method}{end}" for method in args.methods}
     if missing := [method for method, path in paths.items() if not path.exists()]:
         world = worlds.load(name, seed, args.output / "worlds", args.data, args.base)
     for method in missing:

@@ -4,7 +4,8 @@
 
 Means over seeds with standard deviations; differences to training on everything are paired by seed, with Student's
 95 % interval (five seeds are too few for a bootstrap over them). *Closed* is the share of the label oracle's gain over
-everything that a method reaches; a world in which that gain is not clear of zero cannot judge methods, and says so.
+everything that a method reaches, in right answers or else in results guessed, whichever shows that gain clear of zero;
+a world in which neither does cannot judge methods, and says so.
 """
 
 from __future__ import annotations
@@ -33,20 +34,18 @@ def read(folder: Path) -> pd.DataFrame:
     if not cells:
         raise SystemExit(f"{folder} has no cells: run examples/study/run.py --output {folder} first.")
     frame = pd.DataFrame(cells)
-    timed = frame.world.isin(frame[frame.regime == "seconds"].world)
-    plain = frame[timed & (frame.regime == "steps") & frame.method.isin((BASE, "random half", ORACLE))]
-    return pd.concat([frame, plain.assign(regime="seconds")], ignore_index=True)  # their seconds are the measure
+    parts = [frame]
+    for steps, seconds in (("steps", "seconds"), ("epochs", "epochs-seconds")):
+        timed = frame.world.isin(frame[frame.regime == seconds].world)
+        plain = frame[timed & (frame.regime == steps) & frame.method.isin((BASE, "random half", ORACLE))]
+        parts.append(plain.assign(regime=seconds))  # their seconds are the measure
+    return pd.concat(parts, ignore_index=True)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Mean, and half its 95 % interval."""
     half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(half)
-
-
-def quality(cells: pd.DataFrame) -> tuple[str, int]:
-    """What a world is judged by, and the sign of what is better: right answers where it has them, else nats."""
-    return ("accuracy", 1) if cells.accuracy.notna().all() else ("nats", -1)
 
 
 def difference(cells: pd.DataFrame, method: str, column: str) -> tuple[float, float, int]:
@@ -58,34 +57,73 @@ def difference(cells: pd.DataFrame, method: str, column: str) -> tuple[float, fl
     return (*interval(both), len(both)) if len(both) > 1 else (float("nan"), float("nan"), len(both))
 
 
+def measures(cells: pd.DataFrame) -> list[str]:
+    """What a world can be judged by: right answers and results guessed where it has them, else nats."""
+    return [name for name in ("accuracy", "guessed") if name in cells and cells[name].notna().all()] or ["nats"]
+
+
+def judging(cells: pd.DataFrame) -> str | None:
+    """The first measure in which the oracle's gain over everything is clear of zero, if there is one."""
+    for name in measures(cells):
+        gain, half, _ = difference(cells, ORACLE, name)
+        if (-gain if name == "nats" else gain) - half > 0:
+            return name
+    return None
+
+
 def table(cells: pd.DataFrame) -> str:
     """One world in one regime, a method a row."""
-    column, sign = quality(cells)
-    gain, half, _ = difference(cells, ORACLE, column)
-    judges = sign * gain - half > 0
+    judge = judging(cells)
     rows = []
     for method in [name for name in METHODS if name in set(cells.method)]:
         mine = cells[cells.method == method]
         row = {"method": f"{method} (told the labels)" if METHODS[method].labels else method}
-        for name, digits in (("accuracy", 3), ("nats", 4), ("nats elsewhere", 3)):
-            if name in mine and mine[name].notna().any():
-                row[name] = f"{mine[name].mean():.{digits}f} ± {mine[name].std():.{digits}f}"
-        mean, width, seeds = difference(cells, method, column)
-        if method != BASE and seeds > 1:
-            row[f"{column} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
-            row["closed"] = f"{mean / gain:.0%}" if judges else ""
-        for name in ("auroc", "kept of right", "kept of wrong"):
-            if name in mine and mine[name].notna().any():
-                row[name] = f"{mine[name].mean():.2f}"
-        rows.append(row | {"steps": f"{mine.steps.mean():.0f}", "seconds": f"{mine.seconds.mean():.0f}"})
+        row |= means(mine, {"accuracy": 3, "guessed": 3, "nats": 4, "nats elsewhere": 3}, spread=True)
+        for name in measures(cells):
+            mean, width, seeds = difference(cells, method, name)
+            if method != BASE and seeds > 1:
+                row[f"{name} against everything"] = f"{mean:+.4f} [{mean - width:+.4f}, {mean + width:+.4f}]"
+        if method != BASE and judge is not None:
+            gain, most = (difference(cells, name, judge)[0] for name in (method, ORACLE))
+            row["closed"] = "" if np.isnan(gain) else f"{gain / most:.0%}"
+        row |= means(mine, {"auroc": 2, "kept of right": 2, "kept of wrong": 2})
+        rows.append(row | means(mine, {"steps": 0, "seconds": 0, "MiB": 0}))
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns, ["---"] * len(columns), *([row.get(c, "") for c in columns] for row in rows)]
-    verdict = (
-        ""
-        if judges
-        else f"\n\nThe oracle's gain, {gain:+.4f} ± {half:.4f}, is not clear of zero: quality does not matter here."
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + verdict
+    text = markdown([columns, *([row.get(c, "") for c in columns] for row in rows)])
+    gains = [difference(cells, ORACLE, name)[:2] for name in measures(cells)]
+    if judge is not None or np.isnan(gains).any():
+        return text
+    told = " and ".join(f"{gain:+.4f} ± {half:.4f}" for gain, half in gains)
+    return f"{text}\n\nThe oracle's gain, {told}, is not clear of zero: quality does not matter here."
+
+
+def means(cells: pd.DataFrame, digits: dict[str, int], spread: bool = False) -> dict[str, str]:
+    """Mean of each column that there is, and with ``spread`` its standard deviation."""
+    found = {}
+    for name, places in digits.items():
+        values = cells[name].dropna() if name in cells else ()
+        if len(values):
+            found[name] = f"{values.mean():.{places}f}" + (
+                f" ± {values.std():.{places}f}" if spread and len(values) > 1 else ""
+            )
+    return found
+
+
+def kinds(cells: pd.DataFrame) -> str:
+    """AUROC of good answers against each kind of badness, where there are kinds; a method a row."""
+    known = cells[cells["auroc by kind"].notna()] if "auroc by kind" in cells else cells[:0]
+    rows = {method: pd.DataFrame(list(mine["auroc by kind"])).mean() for method, mine in known.groupby("method")}
+    if not rows:
+        return ""
+    table = pd.DataFrame(rows).T.loc[[name for name in METHODS if name in rows]]
+    lines = [[method, *(f"{value:.2f}" for value in row)] for method, row in table.iterrows()]
+    return "\n\n" + markdown([["AUROC against", *table.columns], *lines])
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table of which the first line is the head."""
+    rule = ["---"] * len(lines[0])
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
 def draw(frame: pd.DataFrame, path: Path) -> None:
@@ -93,7 +131,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     groups = list(frame.groupby(["world", "regime"], sort=False))
     figure, axes = plt.subplots(1, len(groups), figsize=(5 * len(groups), 5), layout="constrained", squeeze=False)
     for axis, ((world, regime), cells) in zip(axes[0], groups, strict=True):
-        column, _ = quality(cells)
+        column = measures(cells)[0]
         names = [m for m in METHODS if m in set(cells.method) and m != BASE][::-1]
         found = [difference(cells, name, column)[:2] for name in names]
         colours = ["C2" if name == ORACLE else "C0" if name.startswith("default") else "0.5" for name in names]
@@ -131,9 +169,9 @@ def main() -> None:
     parts = []
     for (world, regime), cells in frame.groupby(["world", "regime"], sort=False):
         seeds = sorted(cells.seed.unique())
-        parts.append(f"### {world}, equal {regime}, seeds {', '.join(map(str, seeds))}\n\n{table(cells)}")
+        parts.append(f"### {world}, equal {regime}, seeds {', '.join(map(str, seeds))}\n\n{table(cells)}{kinds(cells)}")
     (args.folder / "tables.md").write_text("\n\n".join(parts) + "\n")
-    frame.drop(columns="results", errors="ignore").to_csv(args.folder / "cells.csv", index=False)
+    frame.drop(columns=["results", "auroc by kind"], errors="ignore").to_csv(args.folder / "cells.csv", index=False)
     draw(frame, args.folder / "study.png")
     main_job = frame[(frame.world == "embedded") & (frame.regime == "steps") & frame.method.isin(MAIN)]
     if set(main_job.method) == set(MAIN):

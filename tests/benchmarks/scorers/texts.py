@@ -7,12 +7,16 @@ Reads the files `text_novels`, `text_peps`, `text_wikitext2_eval`, `dolly_3k`, `
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "examples" / "study"))
+from spoil import plain, spoil
 
 ANCHORS = 128
 KINDS = (
@@ -53,7 +57,7 @@ def pools(data: Path, seed: int, fresh: int = 150) -> Pools:
     """
     draw = Random(seed)
     train, test, made = (_read(data, f"gsm8k_{name}") for name in ("train", "test", "model_solutions"))
-    made["solution"] = [re.sub(r"^A: ", "#### ", _plain(s), flags=re.MULTILINE) for s in made.solution]
+    made["solution"] = [re.sub(r"^A: ", "#### ", plain(s), flags=re.MULTILINE) for s in made.solution]
     questions = sorted(set(test.question_id))
     draw.shuffle(questions)
     third = len(questions) // 3
@@ -82,14 +86,13 @@ def _spoilt(made: pd.DataFrame, passages: list[str], draw: Random) -> pd.DataFra
     draw.shuffle(good)
     for i, (question, solution) in enumerate(good):
         other = good[(i + 1) % len(good)][1]
-        words, lines = re.findall(r"\S+\s*", solution), solution.split("\n")
-        line = draw.choice(lines[:-1] or lines)
+        repeated = spoil(solution, "repeated lines", other, draw)
         begin = draw.randrange(800)
         rows["other domain"].append((question, draw.choice(passages)[begin : begin + len(solution)]))
-        rows["shuffled words"].append((question, "".join(draw.sample(words, len(words)))))
-        rows["repeated lines"].append((question, "\n".join([line] * max(3, round(len(solution) / (len(line) + 1))))))
-        rows["answer to another question"].append((question, other))
-        rows["truncated"].append((question, "".join(words[: len(words) // 2])))
+        rows["shuffled words"].append((question, spoil(solution, "shuffled words", other, draw)))
+        rows["repeated lines"].append((question, repeated))
+        for kind in ("answer to another question", "truncated"):
+            rows[kind].append((question, spoil(solution, kind, other, draw)))
     order = [(q, a, kind) for kind, pairs in rows.items() for q, a in pairs]
     table = pd.DataFrame(order, columns=["question", "completion", "kind"])
     table["prompt"] = table.question.map(_prompt)
@@ -97,12 +100,7 @@ def _spoilt(made: pd.DataFrame, passages: list[str], draw: Random) -> pd.DataFra
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"prompt": rows.question.map(_prompt), "completion": rows.answer.map(_plain)}, dtype=object)
-
-
-def _plain(answer: str) -> str:
-    """Without the calculator's marks."""
-    return re.sub(r"<<.*?>>", "", answer)
+    return pd.DataFrame({"prompt": rows.question.map(_prompt), "completion": rows.answer.map(plain)}, dtype=object)
 
 
 def _prompt(question: str) -> str:
