@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from ggmi_callbacks import (
+    AgreementScorer,
     CausalLM,
     DistinctScorer,
     GradientScorer,
@@ -37,13 +39,21 @@ from ggmi_callbacks import (
     LookaheadScorer,
     PromptInformationScorer,
     Scorer,
+    SimilarityScorer,
 )
+from ggmi_callbacks.data import SampleData
 from ggmi_callbacks.model import Probe, Shadow, train_shadow
 from ggmi_callbacks.tasks import Inputs
 
 HERE = Path(__file__).parent
 LONGEST, BATCH, STEPS = 256, 16, 110
 TASK = CausalLM()
+
+
+def _agreement(estimator: str) -> AgreementScorer:
+    return AgreementScorer(group="group", text="completion", estimator=estimator)
+
+
 # Scores that never change are found once; the others at the start and in the middle.
 STATIC: dict[str, Scorer] = {
     "likelihood": LikelihoodScorer(),
@@ -51,7 +61,13 @@ STATIC: dict[str, Scorer] = {
     "likelihood, every 4th position": LikelihoodScorer(stride=4),
     "prompt information": PromptInformationScorer(),
     "distinct 4-grams": DistinctScorer(),
+    "similarity, whitened": SimilarityScorer(),
     "joint (likelihood, prompt information, distinct 4-grams)": JointScorer(),
+    # The four solvers' answers to a question are siblings; a spoilt answer stands in the place of what it was.
+    "agreement of final answers": _agreement("answer"),
+    "agreement of words": _agreement("overlap"),
+    "sibling information": _agreement("information"),
+    "default with siblings (likelihood, agreement)": JointScorer([LikelihoodScorer(), _agreement("auto")], zero="own"),
 }
 LIVE: dict[str, Scorer] = {
     "likelihood, current weights": LikelihoodScorer("current"),
@@ -89,6 +105,12 @@ def batches(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, size: int) -
         yield {"input_ids": ids.clamp_min(0), "labels": labels, "attention_mask": (ids >= 0).long()}
 
 
+def _with_siblings(fresh: pd.DataFrame) -> list[dict[str, str | int]]:
+    """The samples to score, and behind them their siblings."""
+    rows = [{"group": i, "completion": text} for i, text in enumerate(fresh.completion)]
+    return rows + [{"group": i, "completion": text} for i, texts in enumerate(fresh.siblings) for text in texts]
+
+
 class Study:
     """One seed: model, anchors, shadow and the samples to score."""
 
@@ -101,6 +123,7 @@ class Study:
         self.probe = Probe(self.model, TASK)
         self.anchors = list(batches(self.drawn.anchors, self.tokenizer, 8))
         self.fresh = list(batches(self.drawn.fresh, self.tokenizer, 32))
+        self.data = SampleData(_with_siblings(self.drawn.fresh))
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.shadow = train_shadow(self.probe, self.anchors, learning_rate=2e-3, epochs=4, seed=seed)
         self.tail = self._shadow_of_tail()
@@ -112,9 +135,14 @@ class Study:
 
     def score(self, scorer: Scorer, shadow: Shadow | None = None) -> pd.DataFrame:
         """Gain and noise of every sample."""
+        scorer.read(self.data)
         scorer.prepare(self.probe, self.anchors, shadow or self.shadow)
         scorer.refresh(0, self.optimiser)
-        scores = [torch.stack(list(scorer.score(batch, TASK.layout(batch)))) for batch in self.fresh]
+        scores, begin = [], 0
+        for batch in self.fresh:
+            layout = TASK.layout(batch)
+            ids = torch.arange(begin, begin := begin + layout.n)
+            scores.append(scorer.score(batch, replace(layout, ids=ids)).stacked()[:2])
         return pd.DataFrame(torch.cat(scores, 1).T, columns=["gain", "noise"])
 
     def train(self) -> None:
@@ -151,7 +179,7 @@ class Study:
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores in nats, and those per token and in units of their noise."""
-    sums = ~scores.scorer.str.contains("distinct")
+    sums = ~scores.scorer.str.contains("distinct|similarity|agreement|sibling|default")
     per_token = scores[sums].assign(gain=lambda t: t.gain / t.tokens, scorer=lambda t: t.scorer + ", per token")
     sure = scores[sums & (scores.noise > 0)]
     sure = sure.assign(gain=lambda t: t.gain / t.noise, scorer=lambda t: t.scorer + ", over its noise")

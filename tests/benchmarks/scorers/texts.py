@@ -30,7 +30,10 @@ KINDS = (
 
 
 class Pools(NamedTuple):
-    """Frames of `prompt` and `completion`; `fresh` and `stream` also have `kind`, "good" or one of :data:`KINDS`."""
+    """Frames of `prompt` and `completion`; `fresh` and `stream` also have `kind`, "good" or one of :data:`KINDS`.
+
+    What stands in their column `siblings` are the other solvers' answers to the same question, a list of texts.
+    """
 
     anchors: pd.DataFrame
     fresh: pd.DataFrame  # scored, never trained on
@@ -81,22 +84,29 @@ def _spoilt(made: pd.DataFrame, passages: list[str], draw: Random) -> pd.DataFra
     correct, wrong = made[made.is_correct], made[~made.is_correct]
     rows = defaultdict(list)
     for kind, part in (("good", correct), ("wrong answer", wrong.sample(frac=1, random_state=draw.randrange(2**31)))):
-        rows[kind] = list(zip(part.question, part.solution, strict=True))
+        rows[kind] = [(*row, row[1]) for row in zip(part.question, part.solution, strict=True)]
     good = list(rows["good"])
     draw.shuffle(good)
-    for i, (question, solution) in enumerate(good):
+    for i, (question, solution, _) in enumerate(good):
         other = good[(i + 1) % len(good)][1]
         repeated = spoil(solution, "repeated lines", other, draw)
         begin = draw.randrange(800)
-        rows["other domain"].append((question, draw.choice(passages)[begin : begin + len(solution)]))
-        rows["shuffled words"].append((question, spoil(solution, "shuffled words", other, draw)))
-        rows["repeated lines"].append((question, repeated))
+        rows["other domain"].append((question, draw.choice(passages)[begin : begin + len(solution)], solution))
+        rows["shuffled words"].append((question, spoil(solution, "shuffled words", other, draw), solution))
+        rows["repeated lines"].append((question, repeated, solution))
         for kind in ("answer to another question", "truncated"):
-            rows[kind].append((question, spoil(solution, kind, other, draw)))
-    order = [(q, a, kind) for kind, pairs in rows.items() for q, a in pairs]
-    table = pd.DataFrame(order, columns=["question", "completion", "kind"])
+            rows[kind].append((question, spoil(solution, kind, other, draw), solution))
+    order = [(q, a, origin, kind) for kind, found in rows.items() for q, a, origin in found]
+    table = pd.DataFrame(order, columns=["question", "completion", "origin", "kind"])
+    answers = made.groupby("question").solution.agg(list)
+    table["siblings"] = [_without(answers[q], origin) for q, origin in zip(table.question, table.origin, strict=True)]
     table["prompt"] = table.question.map(_prompt)
-    return table.sample(frac=1, random_state=draw.randrange(2**31))[["prompt", "completion", "kind"]]
+    return table.sample(frac=1, random_state=draw.randrange(2**31))[["prompt", "completion", "kind", "siblings"]]
+
+
+def _without(answers: list[str], one: str) -> list[str]:
+    place = answers.index(one)
+    return answers[:place] + answers[place + 1 :]
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
