@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from torch import Tensor
 from ggmi_callbacks.distributed import gather_padded
 from ggmi_callbacks.engine.gain_table import GainTable
 from ggmi_callbacks.engine.ledger import Ledger, Rows
-from ggmi_callbacks.engine.refusals import refuse_stream
+from ggmi_callbacks.engine.refusals import check_ids, check_known, refuse_stream
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.tally import Tally
@@ -189,16 +188,7 @@ class Intake:
 
     def check(self) -> None:
         """Raise if ids were out of range, or held out; waits for the device, so it is done when logging."""
-        if bool(self._outside):
-            raise ValueError(
-                f"{SAMPLE_KEY!r} held ids outside [0, {self.num_samples}), the number of `sources` or `num_samples`: "
-                "ids must be positions in the training set."
-            )
-        if bool(self._trained_reserved):
-            raise ValueError(
-                "a batch held samples that are held out, by their ids: `heldout` must be samples that are never "
-                "trained on, with ids that no other sample has."
-            )
+        check_ids(bool(self._outside), bool(self._trained_reserved), self.num_samples)
 
     def state_dict(self) -> dict[str, Any]:
         """Samples met, and the gains that are remembered."""
@@ -248,13 +238,7 @@ class Intake:
     def check_known(self) -> None:
         """Say where an acting policy would have little to act on in a table that is complete."""
         assert self.table is not None
-        gain = self.table.get(slice(None)).gain
-        share = float((~gain.isnan()).float().mean())
-        what = f"{type(self.scorer).__name__} knows a score of {share:.0%} of {len(gain)} samples"
-        if self.policy.acts and share == 0:
-            raise ValueError(f"{what}, so {self.policy!r} keeps everything: look at the columns that it reads.")
-        if self.policy.acts and share < 0.5:
-            warnings.warn(f"{what}; {self.policy!r} keeps the others as they are.", stacklevel=2)
+        check_known(self.table.get(slice(None)).gain, self.scorer, self.policy)
 
     def _source(self, ids: Tensor) -> Tensor:
         """Codes of the sources of the samples ``ids`` [n]."""

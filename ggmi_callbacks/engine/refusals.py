@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 
+from torch import Tensor
+
 from ggmi_callbacks.engine.schedule import Schedule
 from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.model import Shadow
 from ggmi_callbacks.policies import Policy
 from ggmi_callbacks.scorers import Scorer, Unscored
+from ggmi_callbacks.tasks import SAMPLE_KEY
 
 MANY = 64
 """Samples that were scored and gave no gain before an acting policy is refused: as many as are always scored."""
@@ -83,4 +86,28 @@ def check_coverage(schedule: Schedule, recorder: Tally, scorer: Scorer, policy: 
         raise ValueError(
             f"{type(scorer).__name__} gave no gain for any of {schedule.scored} samples, so {policy!r} keeps "
             "everything. They have too few targets for it (`stride`), or lack what it reads (prompts, a column)."
+        )
+
+
+def check_known(gain: Tensor, scorer: Scorer, policy: Policy) -> None:
+    """Raise or warn where all that can be known of ``gain`` [N] is known, and an acting policy has little to act on."""
+    share = float((~gain.isnan()).float().mean())
+    what = f"{type(scorer).__name__} knows a score of {share:.0%} of {len(gain)} samples"
+    if policy.acts and share == 0:
+        raise ValueError(f"{what}, so {policy!r} keeps everything: look at the columns that it reads.")
+    if policy.acts and share < 0.5:
+        warnings.warn(f"{what}; {policy!r} keeps the others as they are.", stacklevel=3)
+
+
+def check_ids(outside: bool, held_out: bool, num_samples: int | None) -> None:
+    """Raise if a batch held ids that are no positions in the training set, or are those of samples held out."""
+    if outside:
+        raise ValueError(
+            f"{SAMPLE_KEY!r} held ids outside [0, {num_samples}), the number of `sources` or `num_samples`: ids must "
+            "be positions in the training set."
+        )
+    if held_out:
+        raise ValueError(
+            "a batch held samples that are held out, by their ids: `heldout` must be samples that are never trained "
+            "on, with ids that no other sample has."
         )

@@ -159,11 +159,11 @@ class Study:
             self.optimiser.step()
             self.optimiser.zero_grad()
 
-    def run(self) -> pd.DataFrame:
-        """Every sample's scores at both times."""
+    def run(self, static: bool) -> pd.DataFrame:
+        """Every sample's scores at both times; those that never change alone, if ``static``."""
         found = {("start", name): self.score(scorer) for name, scorer in STATIC.items()}
         found["start", "likelihood, last 2 layers"] = self.score(*self.tail)
-        for time in ("start", "middle"):
+        for time in () if static else ("start", "middle"):
             for name, scorer in tqdm(LIVE.items(), desc=time, leave=False):
                 found[time, name] = self.score(scorer)
             if time == "start":
@@ -220,12 +220,13 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--static", action="store_true", help="leave out scores of the live model, and its training")
     parser.add_argument("--table", action="store_true", help="from the scores that are there")
     args = parser.parse_args()
     path = args.output / "scores.csv.gz"
     if not args.table:
         args.output.mkdir(parents=True, exist_ok=True)
-        found = [Study(args.data, args.base, seed).run() for seed in args.seeds]
+        found = [Study(args.data, args.base, seed).run(args.static) for seed in args.seeds]
         pd.concat(found).to_csv(path, index=False, float_format="%.6g")
     summary = table(pd.read_csv(path))
     summary.round(3).to_csv(args.output / "results.csv")
