@@ -24,6 +24,7 @@ _CHUNK = 256  # samples whose fingerprints are found at once
 
 _TOKENS = ("input_ids", "labels")
 _BATCH = 1000  # rows read at once
+_JUDGED = 0.75  # share of samples with siblings from which on these may decide
 
 
 class Numbered(Dataset):
@@ -125,13 +126,16 @@ class SampleData:
 
     @property
     def has_siblings(self) -> bool:
-        """Whether half of the samples or more have at least two siblings, at two prompts or more, as far as tokens say.
+        """Whether three samples in four or more have at least two siblings, at two prompts or more, by their tokens.
+
+        In a set of which siblings judge a part alone, what they find wrong is missing from that part, and the rest
+        makes up for it: the mixture is another one, whatever was right.
 
         A single sibling is no judge: of the right answers to word problems, up to half disagreed with it.
         """
         counts = Counter(self.groups).values() if self.has_tokens else []
         large = [count for count in counts if count > 2]
-        return len(large) > 1 and 2 * sum(large) >= len(self)
+        return len(large) > 1 and sum(large) >= _JUDGED * len(self)
 
     @property
     def answers(self) -> list[list[int]]:

@@ -41,6 +41,7 @@ def tensors(rows):
 
 @pytest.mark.parametrize("policy", [Filter(), Filter(keep=0.5), Reweight()])
 def test_acting_on_several_answers_to_a_prompt_counts_their_agreement(policy: Policy) -> None:
+    assert isinstance(default_scorer(policy, SampleData(ROWS + LONE[:3])), JointScorer)  # three samples in four
     scorer = default_scorer(policy, SampleData(ROWS))
     assert isinstance(scorer, JointScorer)
     assert [type(s) for s in scorer.scorers] == [LikelihoodScorer, AgreementScorer]
@@ -57,6 +58,7 @@ def test_acting_on_several_answers_to_a_prompt_counts_their_agreement(policy: Po
         (Filter(), [{"text": "a"}] * 4),
         (Filter(), [{"input_ids": [1, 2], "labels": [1, 2]}] * 4),  # texts without a prompt answer none in common
         (Filter(), [row for i, row in enumerate(ROWS) if i % 3]),  # a single sibling is no judge
+        (Filter(), ROWS + LONE[:4]),  # siblings judge 9 samples of 13: what they drop would be missing from that part
         (Filter(), ROWS[:3]),  # one prompt: nobody knows what answers to different ones have in common
         (Filter(), None),
     ],
