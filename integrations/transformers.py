@@ -77,8 +77,8 @@ class GGMICallback(Results, Entrant, TrainerCallback):
             any there are losses by ``source``, and a policy may act on what a ``scorer`` reads off the training set.
         policy: what to do with a sample's gain; :class:`~ggmi_callbacks.Monitor` by default.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where three
-            samples in four have two other answers to their prompt, a ``Filter`` without a threshold and ``Reweight`` also
-            count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`.
+            samples in four have two other answers to their prompt, a ``Filter`` without a threshold and ``Reweight``
+            also count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`.
         source: column of the training set that says where a sample came from; losses by source are logged, of each
             evaluation set that has this column too. A missing value counts as source ``"unknown"``.
         overhead: share of step time that scoring may take, see :class:`~ggmi_callbacks.GainEngine`.

@@ -85,8 +85,8 @@ class GGMICallback(base.GGMICallback):
             the training set.
         policy: as the other arguments below, see :class:`ggmi_callbacks.integrations.transformers.GGMICallback`.
         scorer: how gain is estimated; by default :class:`~ggmi_callbacks.LikelihoodScorer`, in nats. Where three
-            samples in four have two other answers to their prompt, a ``Filter`` without a threshold and ``Reweight`` also
-            count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`. A packed set is read if
+            samples in four have two other answers to their prompt, a ``Filter`` without a threshold and ``Reweight``
+            also count whether they agree, in spreads: see :class:`~ggmi_callbacks.GainEngine`. A packed set is read if
             ``train_dataset`` is given.
         source: column of the training set that says where a sample came from; losses by source are logged, of each
             evaluation set that has this column too.

@@ -47,10 +47,10 @@ class GainEngine(SampleEngine):
         model: the module that is trained, free of data-parallel and compile wrappers.
         anchors: batches of model inputs made from the real examples, at least two.
         policy: what gain does to a sample's weight; :class:`Monitor` by default.
-        scorer: how gain is estimated; by default :class:`LikelihoodScorer`, in nats. Where three
-            samples of ``data`` in four have two other answers to their prompt, and ``policy`` is ``Reweight()`` or a ``Filter`` without a threshold, it is
-            ``JointScorer([LikelihoodScorer(), AgreementScorer()], zero="own")``, in spreads; the ledger then has nats
-            under ``gain/likelihood``. :meth:`results` names scorer and unit.
+        scorer: how gain is estimated; by default :class:`LikelihoodScorer`, in nats. Where three samples of ``data`` in
+            four have two other answers to their prompt, and ``policy`` is ``Reweight()`` or a ``Filter`` without a
+            threshold, it is ``JointScorer([LikelihoodScorer(), AgreementScorer()], zero="own")``, in spreads; the
+            ledger then has nats under ``gain/likelihood``. :meth:`results` names scorer and unit.
         task: how samples are found and scored; a causal language model by default.
         sources: name of each sample's source, by sample id, or None.
         learning_rate: of the shadow, best the run's own.
