@@ -79,7 +79,7 @@ class SampleData:
 
     Example:
         >>> data = SampleData([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "reward": 1.0}])
-        >>> data.column("reward"), data.prompts, data.answers
+        >>> data.column("reward", "column"), data.prompts, data.answers
         ([1.0], [(5,)], [[6, 7]])
 
     """
@@ -90,8 +90,12 @@ class SampleData:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str, argument: str) -> list[Any]:
         """Values of a column, by id.
+
+        Args:
+            name: of the column.
+            argument: that names it, for the message.
 
         Raises:
             ValueError: if there is no such column, naming those that there are.
@@ -99,7 +103,9 @@ class SampleData:
         """
         found = _column(self._rows, name)
         if found is None:
-            raise ValueError(f"the training set has no column {name!r}; it has {_names(self._rows)}.")
+            raise ValueError(
+                f"`{argument}={name!r}`: the training set has no column {name!r}; it has {_names(self._rows)}."
+            )
         return found
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from os import PathLike
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class GainEngine(SampleEngine):
         heldout: batches of samples of the same law as the training set that are never trained on, with which those that
             are trained on are compared in every epoch, and with the last weights. Without any, the samples still to
             come in the first epoch serve, if it is shuffled. Ids under ``"ggmi_sample"`` tell their sources.
+        ledger: folder into which the ledger is written as the run goes; None to keep it in memory.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
@@ -93,6 +95,7 @@ class GainEngine(SampleEngine):
         data: SampleData | Sequence[Any] | None = None,
         capacity: int | None = None,
         heldout: Sequence[Inputs] = (),
+        ledger: str | PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -106,6 +109,7 @@ class GainEngine(SampleEngine):
             num_samples=num_samples,
             data=data,
             capacity=capacity,
+            ledger=ledger,
             seed=seed,
             progress=progress,
         )
