@@ -143,7 +143,7 @@ class GainEngine(SampleEngine):
                 self.cross_fit = cross_fit(self.probe, self.anchors, shadow, self.seed)
             broadcast([self.cross_fit.held_in, self.cross_fit.held_out])
         recorder = self._make_recorder(shadow, self.cross_fit)
-        self._begin(recorder, AnchorAlarms(recorder, self.anchors, shadow))
+        self._begin(recorder, AnchorAlarms(recorder, self.policy, self.anchors, shadow))
 
     def prepare_scorer(self) -> Shadow:
         """The part of :meth:`prepare` that scoring alone needs: the shadow, trained if there is none, and the scorer.

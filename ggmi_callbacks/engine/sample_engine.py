@@ -155,7 +155,7 @@ class SampleEngine(Stepping):
         self.scorer.margin = self.policy.margin
         self.scorer.prepare(self.probe, (), None)  # type: ignore[arg-type]
         tally = Tally(self.ledger.sources, self.device, self.scores)
-        self._begin(tally, Alarms(tally))
+        self._begin(tally, Alarms(tally, self.policy))
 
     def _check_capacity(self) -> None:
         if self.policy.acts and self.capacity is None and is_distributed():
