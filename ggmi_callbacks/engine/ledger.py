@@ -17,6 +17,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ggmi_callbacks._extras import extra
 from ggmi_callbacks.distributed import is_distributed
+from ggmi_callbacks.engine.ledger_rows import NLL, SCHEMA, Rows
 from ggmi_callbacks.engine.ledger_store import Folder, Memory, Store
 from ggmi_callbacks.engine.ledger_view import UNIT, draw, joined, to_html, unit_of
 
@@ -25,36 +26,6 @@ if TYPE_CHECKING:
     import pandas
     import polars
     from matplotlib.axes import Axes
-
-SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("id", pa.int64()),
-        ("source", pa.string()),
-        ("gain", pa.float64()),
-        ("weight", pa.float64()),
-        ("kept", pa.bool_()),
-        ("nll", pa.float64()),
-    ]
-)
-
-
-_NLL = 5  # its place among the columns that wait on the device
-
-
-class Rows:
-    """Rows of one batch that wait on the device."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._nll = values[_NLL]
-
-    def complete(self, nll: Tensor, which: Tensor | None = None) -> None:
-        """Fill in code lengths ``nll`` [m], nats, of the rows ``which`` [m]; of all rows if None."""
-        lengths = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
-        if which is None:
-            self._nll.copy_(lengths)
-        else:
-            self._nll.index_copy_(0, which, lengths)
 
 
 class Ledger:
@@ -168,7 +139,7 @@ class Ledger:
         if rows.shape[1]:
             rows = rows.cpu()
             self._store.append(self._to_table(rows))
-            self._nonfinite += rows[1, rows[_NLL].isinf()].long().tolist()
+            self._nonfinite += rows[1, rows[NLL].isinf()].long().tolist()
         found, self._nonfinite = self._nonfinite, []
         return found
 

@@ -259,7 +259,7 @@ class SampleEngine(Stepping):
         self._restore(state)
         self.ledger.load_state_dict(state["ledger"])  # before a run begins that would find rows of another one there
         self.prepare()
-        for name in set(PARTS) - {"ledger"}:
+        for name in PARTS[1:]:
             getattr(self, name).load_state_dict(state[name])
         self.loader_state = state["loader"]
 
