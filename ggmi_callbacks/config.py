@@ -40,6 +40,7 @@ class GGMIConfig:
         shadow_learning_rate: of the shadow run on the anchors; the trainer's own by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
         heldout: samples that are never trained on: a file or a name, or the share of the training set to hold out.
+        ledger: folder into which the ledger is written as the run goes.
 
     Raises:
         ValueError: naming the field, if ``policy`` or ``scorer`` cannot be read.
@@ -63,6 +64,7 @@ class GGMIConfig:
     shadow_learning_rate: float | None = _told(None, "Of the shadow run on the anchors; the trainer's own by default.")
     shadow_epochs: int = _told(3, "At most so many passes of the shadow over the anchors.")
     heldout: str | None = _told(None, "Samples never trained on: a file, a hub name, or a share of the training set.")
+    ledger: str | None = _told(None, "Folder into which the ledger is written as the run goes.")
 
     def __post_init__(self) -> None:
         self.arguments()
@@ -89,6 +91,8 @@ class GGMIConfig:
             remarks.append(f"{name}: {size}, given as a {type(value).__name__}; name a file to run this again")
             arguments[name] = None
         texts = {k: written(v) for k, v in arguments.items() if isinstance(v, Policy | Scorer)}
+        if (folder := arguments.get("ledger")) is not None:
+            texts["ledger"] = str(folder)
         if isinstance(share := arguments.get("heldout"), int | float):
             texts["heldout"] = repr(share)
         return cls(**{k: v for k, v in {**arguments, **texts}.items() if v is not None}), remarks

@@ -80,7 +80,7 @@ class SampleData:
 
     Example:
         >>> data = SampleData([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "reward": 1.0}])
-        >>> data.column("reward"), data.groups, data.answers
+        >>> data.column("reward", "column"), data.groups, data.answers
         ([1.0], [0], [[6, 7]])
 
     """
@@ -91,8 +91,12 @@ class SampleData:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str, argument: str) -> list[Any]:
         """Values of a column, by id.
+
+        Args:
+            name: of the column.
+            argument: that names it, for the message.
 
         Raises:
             ValueError: if there is no such column, naming those that there are.
@@ -100,7 +104,9 @@ class SampleData:
         """
         found = _column(self._rows, name)
         if found is None:
-            raise ValueError(f"the training set has no column {name!r}; it has {_names(self._rows)}.")
+            raise ValueError(
+                f"`{argument}={name!r}`: the training set has no column {name!r}; it has {_names(self._rows)}."
+            )
         return found
 
     @cached_property

@@ -26,6 +26,7 @@ samples to train on B.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,6 +85,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         shadow_learning_rate: of the shadow; the highest of the optimiser's schedule by default.
         shadow_epochs: at most so many passes of the shadow over the anchors.
         heldout: samples like those of the training set that are never trained on, in a form that ``anchors`` may have.
+        ledger: folder into which the ledger is written as the run goes; None to keep it in memory.
         seed: of the engine's own draws.
 
     Raises:
@@ -107,6 +109,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
         heldout: Any = None,
+        ledger: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -133,6 +136,7 @@ class GGMICallback(Results, *_BASES):  # type: ignore[misc]
             "sources": sources,
             "num_samples": None if sources is None else len(sources),
             "overhead": overhead,
+            "ledger": ledger,
             "seed": seed,
         }
         self._engine: SampleEngine | None = None

@@ -19,6 +19,7 @@ when training ends, however it ends; ``trainer.remove_callback(callback)`` leave
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
 from typing import Any
 
 import torch
@@ -88,6 +89,8 @@ class GGMICallback(Results, Entrant, TrainerCallback):
             like those of the training set, in the form of ``anchors``. With them ``ggmi/generalization_gap`` and
             ``ggmi/ggmi`` are there in every epoch and at the end. A share is drawn by the trainer's seed, row by row
             (packed rows whole); ids stay positions in the whole set, and ``engine.reserved`` has those held out.
+        ledger: folder into which the ledger is written as the run goes, so that its rows need not fit into memory and
+            are there after a kill; checkpoints then hold their number. None to keep it in memory.
 
     Raises:
         TypeError: if ``trainer`` is not a built trainer, with the lines that work, or ``policy``, ``scorer`` or
@@ -115,6 +118,7 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
         heldout: Any = None,
+        ledger: str | PathLike[str] | None = None,
     ) -> None:
         _checks.check_trainer(trainer, self.trainer_class)
         _compat.check(trainer)
@@ -124,6 +128,11 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         _checks.check_rate(shadow_learning_rate)
         if scorer is not None:
             _checks.check_scorer(scorer)
+        if ledger is not None and trainer.args.auto_find_batch_size:
+            raise ValueError(
+                f"`ledger={str(ledger)!r}` with `auto_find_batch_size=True`: a run that starts again with smaller "
+                "batches would find the rows of the one before. Leave either out."
+            )
         self._refuse(trainer)
         if anchors is None:
             _checks.check_without_anchors("source='column'", source is not None, scorer, self.policy, heldout)
@@ -139,8 +148,9 @@ class GGMICallback(Results, Entrant, TrainerCallback):
             shadow_learning_rate=shadow_learning_rate,
             shadow_epochs=shadow_epochs,
             heldout=heldout,
+            ledger=ledger,
         )
-        self._options = {"scorer": scorer, "overhead": overhead}
+        self._options = {"scorer": scorer, "overhead": overhead, "ledger": ledger}
         first = self._make_engine()  # raises what would be raised when training begins
         self._options["scorer"] = first.scorer  # which has read the training set
         self._engine: SampleEngine | None = None

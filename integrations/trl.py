@@ -15,6 +15,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from os import PathLike
 from typing import Any
 
 import datasets
@@ -94,6 +95,7 @@ class GGMICallback(base.GGMICallback):
         shadow_learning_rate: of the shadow run on the anchors.
         shadow_epochs: at most so many passes of the shadow over the anchors.
         heldout: a share of the training set that is never trained on, as 0.02, or other samples like those of it.
+        ledger: folder into which the ledger is written as the run goes; None to keep it in memory.
         train_dataset: the data set that was given to a trainer with ``packing=True``. Packing keeps tokens alone;
             ids (positions in this data set) and sources are found again by content. Without it samples are
             numbered as packed, and have no sources.
@@ -118,6 +120,7 @@ class GGMICallback(base.GGMICallback):
         shadow_learning_rate: float | None = None,
         shadow_epochs: int = 3,
         heldout: Any = None,
+        ledger: str | PathLike[str] | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
     ) -> None:
@@ -132,6 +135,7 @@ class GGMICallback(base.GGMICallback):
             shadow_learning_rate=shadow_learning_rate,
             shadow_epochs=shadow_epochs,
             heldout=heldout,
+            ledger=ledger,
         )
 
     def _task(self) -> Task:

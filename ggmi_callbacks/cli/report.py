@@ -12,7 +12,9 @@ def report(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="LEDGER|SCORED", help="Parquet file that Ledger.to_parquet or ggmi score wrote.", show_default=False
+            metavar="LEDGER|SCORED",
+            help="Folder of a ledger, or Parquet file of Ledger.to_parquet or ggmi score.",
+            show_default=False,
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("gain.html"),

@@ -3,6 +3,7 @@
     anchors      the anchors' code gets longer while the mean gain stays above zero
     diversity    the outputs of the stream are less diverse than at first
     divergence   the outputs can be told from the anchors' better than at first
+    nothing      a policy that asks for no share keeps nearly nothing
     one source   a policy keeps samples of one source alone
     constant     every sample has the same score
     shadow       the anchors have taught the shadow nothing
@@ -17,6 +18,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -28,11 +30,13 @@ from ggmi_callbacks.engine.replay import PromptRing
 from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.functional import Interval, effective_diversity, total_variation_lower_bound
 from ggmi_callbacks.model import Shadow
+from ggmi_callbacks.policies import Policy
 from ggmi_callbacks.tasks import Inputs
 
 _LEVEL = 0.999
 _OUTPUTS = 256  # that a comparison of the stream with its beginning rests on
 _FEWEST = 32  # anchors to compare outputs with; samples of a source before one says that none is kept
+_HARDLY = 0.1  # share kept below which nearly nothing is
 _SCORES = 64  # before one says that they are constant
 _RELATIVE = 1e-6  # spread below which scores are constant, of their mean
 
@@ -42,11 +46,12 @@ class Alarms:
 
     Args:
         recorder: of the run.
+        policy: of the run.
 
     """
 
-    def __init__(self, recorder: Tally) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Tally, policy: Policy) -> None:
+        self.recorder, self.policy = recorder, policy
         self.raised: dict[str, str] = {}
         """What was said so far, by the kind of alarm."""
         self._seen = self._kept = torch.zeros(len(recorder.sources) + 1, dtype=torch.float64)
@@ -58,6 +63,9 @@ class Alarms:
             seen, kept = gains.seen.double().cpu(), gains.kept.double().cpu()
         with run.sync_context():
             sums = [float(x.double().sum()) for x in (run.scored, run.total, run.squares)]
+            met, left = float(run.seen.double().sum()), float(run.kept.double().sum())
+        if self.policy.drops and self.policy.judges_alone:
+            self._check_share(left, met)
         self._check_sources(seen, kept, acts)
         self._check_scores(*sums)
 
@@ -76,6 +84,18 @@ class Alarms:
                 "since the last look. Look at their gains by source, or lower the threshold.",
             )
         self._seen, self._kept = torch.zeros_like(self._seen), torch.zeros_like(self._kept)
+
+    def _check_share(self, kept: float, seen: float) -> None:
+        highest = _highest_share(kept, seen)
+        if highest < _HARDLY:
+            self._raise(
+                "nothing",
+                f"the policy keeps {kept:.0f} of {seen:.0f} samples ({kept / seen:.1%}, with {_LEVEL:.1%} certainty "
+                f"less than {highest:.1%}): nearly nothing is left to train on. Lower `threshold` or raise `margin`, "
+                "or keep a share, `Filter(keep=0.5)`; a `JointScorer` sets its bar by the anchors, of which few say "
+                "little: "
+                'give more of them, or `zero="own"`.',
+            )
 
     def _check_scores(self, n: float, total: float, squares: float) -> None:
         if n < _SCORES:
@@ -112,6 +132,7 @@ class AnchorAlarms(Alarms):
 
     Args:
         recorder: of the run.
+        policy: of the run.
         anchors: batches of model inputs, on their device.
         shadow: trained on them.
 
@@ -119,8 +140,8 @@ class AnchorAlarms(Alarms):
 
     recorder: Recorder
 
-    def __init__(self, recorder: Recorder, anchors: Sequence[Inputs], shadow: Shadow) -> None:
-        super().__init__(recorder)
+    def __init__(self, recorder: Recorder, policy: Policy, anchors: Sequence[Inputs], shadow: Shadow) -> None:
+        super().__init__(recorder, policy)
         self._anchors = anchors
         self._first: tuple[Interval, Interval | None] | None = None  # diversity and divergence at first
         if not shadow.improved:
@@ -202,6 +223,15 @@ class AnchorAlarms(Alarms):
         first = copy.deepcopy(state["first"])
         if first is not None:
             self._first = Interval(*first[0]), None if first[1] is None else Interval(*first[1])
+
+
+def _highest_share(count: float, total: float) -> float:
+    """Upper end of Wilson's one-sided interval of a share; 1 where there is nothing to take it of."""
+    if not total:
+        return 1.0
+    z = NormalDist().inv_cdf(_LEVEL)
+    share, spread = count / total, z**2 / total
+    return (share + spread / 2 + z * math.sqrt((share * (1 - share) + spread / 4) / total)) / (1 + spread)
 
 
 def _interval(found: Tensor | Interval) -> Interval:

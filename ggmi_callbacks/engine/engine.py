@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from os import PathLike
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class GainEngine(SampleEngine):
             come in the first epoch serve, if it is shuffled. Ids under ``"ggmi_sample"`` tell their sources; those
             below ``num_samples`` are a part of the training set that no batch may hold (:attr:`reserved`). Beside what
             a filter keeps, those stand that it would keep.
+        ledger: folder into which the ledger is written as the run goes; None to keep it in memory.
         seed: of the engine's own draws; global random streams are never used.
         progress: show a progress bar while the shadow trains.
 
@@ -95,6 +97,7 @@ class GainEngine(SampleEngine):
         data: SampleData | Sequence[Any] | None = None,
         capacity: int | None = None,
         heldout: Sequence[Inputs] = (),
+        ledger: str | PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -108,6 +111,7 @@ class GainEngine(SampleEngine):
             num_samples=num_samples,
             data=data,
             capacity=capacity,
+            ledger=ledger,
             seed=seed,
             progress=progress,
         )
@@ -147,7 +151,7 @@ class GainEngine(SampleEngine):
                 self.cross_fit = cross_fit(self.probe, self.anchors, shadow, self.seed)
             broadcast([self.cross_fit.held_in, self.cross_fit.held_out])
         recorder = self._make_recorder(shadow, self.cross_fit)
-        self._begin(recorder, AnchorAlarms(recorder, self.anchors, shadow))
+        self._begin(recorder, AnchorAlarms(recorder, self.policy, self.anchors, shadow))
 
     def prepare_scorer(self) -> Shadow:
         """The part of :meth:`prepare` that scoring alone needs: the shadow, trained if there is none, and the scorer.

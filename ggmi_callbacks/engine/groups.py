@@ -62,7 +62,7 @@ def _of_data(policy: Policy, name: str, data: SampleData | None) -> Sequence[Has
         return data.groups
     if name == "length":
         return [len(answer).bit_length() for answer in data.answers]  # 1, 2 to 3, 4 to 7, ...
-    return data.column(name)
+    return data.column(name, "within")
 
 
 def _numbers(name: str, values: Sequence[Hashable]) -> Tensor:

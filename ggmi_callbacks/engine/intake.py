@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ggmi_callbacks.distributed import gather_padded
 from ggmi_callbacks.engine.gain_table import GainTable
-from ggmi_callbacks.engine.ledger import Ledger, Rows
+from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.ledger_rows import Rows
 from ggmi_callbacks.engine.refusals import check_ids, check_known, refuse_stream
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.schedule import Schedule

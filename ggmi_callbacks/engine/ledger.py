@@ -1,12 +1,13 @@
-"""The ledger: one row for each sample that a training step met."""
+"""The ledger: one row for each sample that a training step met, in memory or in a folder as the run goes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +17,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ggmi_callbacks._extras import extra
 from ggmi_callbacks.distributed import is_distributed
-from ggmi_callbacks.engine.ledger_view import draw, to_html
+from ggmi_callbacks.engine.ledger_rows import NLL, SCHEMA, Rows
+from ggmi_callbacks.engine.ledger_store import Folder, Memory, Store
+from ggmi_callbacks.engine.ledger_view import UNIT, draw, joined, to_html, unit_of
 
 if TYPE_CHECKING:
     import datasets
@@ -24,45 +27,22 @@ if TYPE_CHECKING:
     import polars
     from matplotlib.axes import Axes
 
-SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("id", pa.int64()),
-        ("source", pa.string()),
-        ("gain", pa.float64()),
-        ("weight", pa.float64()),
-        ("kept", pa.bool_()),
-        ("nll", pa.float64()),
-    ]
-)
-
-
-_NLL = 5  # its place among the columns that wait on the device
-
-
-class Rows:
-    """Rows of one batch that wait on the device."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._nll = values[_NLL]
-
-    def complete(self, nll: Tensor, which: Tensor | None = None) -> None:
-        """Fill in code lengths ``nll`` [m], nats, of the rows ``which`` [m]; of all rows if None."""
-        lengths = nll.double().nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
-        if which is None:
-            self._nll.copy_(lengths)
-        else:
-            self._nll.index_copy_(0, which, lengths)
-
 
 class Ledger:
     """Table of step, sample id, source, gain, weight, kept and nll (nats; null where not measured).
 
-    Rows wait on the device as they are written and leave it at logging steps (:meth:`flush`).
+    Rows wait on the device as they are written and leave it at logging steps (:meth:`flush`): into memory, or into a
+    folder of Parquet files, which a run of any length fills without taking memory, and which is whole whenever the run
+    is killed. What returns a table reads all of the folder.
 
     Args:
         sources: names of the sources, in the order of their codes; empty if there are none.
         parts: names of the scores that a gain is made of, each a column ``gain/<name>``; empty if it is one.
+        path: of the folder; None for memory.
+        unit: of the gains, in words, which the table carries along.
+
+    Raises:
+        ValueError: if ``path`` is a file; in :meth:`begin`, if it holds rows of another run.
 
     Example:
         >>> import torch
@@ -75,14 +55,52 @@ class Ledger:
 
     """
 
-    def __init__(self, sources: Sequence[str] = (), parts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str] = (),
+        parts: Sequence[str] = (),
+        path: str | PathLike[str] | None = None,
+        unit: str | None = None,
+    ) -> None:
         self.sources, self.parts = list(sources), list(parts)
-        self.schema = pa.schema([*SCHEMA, *((f"gain/{name}", pa.float64()) for name in self.parts)])
+        columns = [*SCHEMA, *((f"gain/{name}", pa.float64()) for name in self.parts)]
+        self.schema = pa.schema(columns, metadata=None if unit is None else {UNIT: json.dumps(unit)})
         self._pending: list[Tensor] = []
         # No rows, where the last ones were: NCCL gathers no other.
         self._none = torch.empty(len(self.schema), 0, dtype=torch.float64)
-        self._tables: list[pa.Table] = []
+        self._store: Store = Memory() if path is None else Folder(path)
         self._nonfinite: list[int] = []  # ids that the next flush reports
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Ledger:
+        """The ledger that a run has written, or is writing: its folder, or a file of :meth:`to_parquet`.
+
+        Raises:
+            FileNotFoundError: if nothing is there.
+            ValueError: if it is no ledger.
+
+        """
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no ledger {str(path)!r} (looked from {str(Path.cwd())!r}).")
+        store: Store = Folder(path) if Path(path).is_dir() else Memory()
+        if isinstance(store, Memory):
+            store.append(pq.ParquetFile(path).read())
+        first = next(store.tables(), None)
+        if first is None or not set(SCHEMA.names) <= set(first.column_names):
+            raise ValueError(f"{str(path)!r} is no ledger: it has {first and first.column_names}.")
+        parts = [name.removeprefix("gain/") for name in first.column_names if name.startswith("gain/")]
+        ledger = cls(parts=parts, unit=unit_of(first))
+        ledger._store = store
+        return ledger
+
+    def begin(self) -> None:
+        """Say that a run begins to write.
+
+        Raises:
+            ValueError: if the folder holds rows of another run.
+
+        """
+        self._store.begin()
 
     def write(
         self, step: int, ids: Tensor, source: Tensor, gain: Tensor, weight: Tensor, parts: Tensor | None = None
@@ -120,8 +138,8 @@ class Ledger:
             rows = rows[:, rows[0].argsort(stable=True)]
         if rows.shape[1]:
             rows = rows.cpu()
-            self._tables.append(self._to_table(rows))
-            self._nonfinite += rows[1, rows[_NLL].isinf()].long().tolist()
+            self._store.append(self._to_table(rows))
+            self._nonfinite += rows[1, rows[NLL].isinf()].long().tolist()
         found, self._nonfinite = self._nonfinite, []
         return found
 
@@ -133,15 +151,20 @@ class Ledger:
         return self._flushed()
 
     def _flushed(self) -> pa.Table:
-        return pa.concat_tables([self.schema.empty_table(), *self._tables]).combine_chunks()
+        return pa.concat_tables([self.schema.empty_table(), *self._store.tables()]).combine_chunks()
+
+    @property
+    def unit(self) -> str | None:
+        """Of the gains, in words; None if nobody has said."""
+        return unit_of(self.schema.empty_table())
 
     def __len__(self) -> int:
-        return sum(map(len, self._tables))
+        return len(self._store)
 
     def __repr__(self) -> str:
-        rows = self._flushed()
-        share = f", kept {pc.mean(rows['kept']).as_py():.1%}" if len(rows) else ""
-        return f"Ledger({len(rows)} rows{share}; columns {', '.join(self.schema.names)})"
+        kept = sum(pc.sum(rows["kept"]).as_py() or 0 for rows in self._store.tables(["kept"]))
+        share = f", kept {kept / len(self):.1%}" if len(self) else ""
+        return f"Ledger({len(self)} rows{share}; columns {', '.join(self.schema.names)})"
 
     def to_dataset(self) -> datasets.Dataset:
         """Return the table as a ``datasets.Dataset``."""
@@ -184,27 +207,15 @@ class Ledger:
             [None, 0.5]
 
         """
-        table = self.table
-        names = [name for name in table.column_names if name not in ("id", "source")]
-        ids = table["id"].to_numpy()
-        if len(ids) and ids.max() >= len(data):
-            raise ValueError(
-                f"`data` has {len(data)} rows, and the ledger holds id {ids.max()}: join it with the training set of "
-                "this run, in its order."
-            )
-        last = np.full(len(data), len(table))
-        last[ids] = np.arange(len(table))  # of several rows the last one stays
-        rows = pa.array(last, mask=last == len(table))
-        columns = {f"ggmi/{name}": table[name].take(rows) for name in names}
-        if hasattr(data, "add_column"):
-            import datasets
-
-            return datasets.concatenate_datasets([data, datasets.Dataset(pa.table(columns))], axis=1)
-        return [{**row, **more} for row, more in zip(data, pa.table(columns).to_pylist(), strict=True)]
+        return joined(self.table, data)
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
-        """Write the table to ``path``."""
-        pq.write_table(self.table, path)
+        """Write all rows into one file, some at a time."""
+        if not is_distributed():
+            self._nonfinite += self.flush()
+        with pq.ParquetWriter(path, self.schema) as writer:
+            for rows in self._store.tables():
+                writer.write_table(rows)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the distribution of gain over samples, kept and dropped.
@@ -230,18 +241,23 @@ class Ledger:
         return to_html(self.table)
 
     def state_dict(self) -> dict[str, Any]:
-        """The flushed rows."""
-        return {"sources": self.sources, "parts": self.parts, "columns": self._flushed().to_pydict()}
+        """The flushed rows; of a ledger in a folder, their number."""
+        return {"sources": self.sources, "parts": self.parts, **self._store.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back :meth:`state_dict`."""
+        """Take back :meth:`state_dict`; rows in the folder that came later are removed.
+
+        Raises:
+            ValueError: if gains are made of other scores, or the folder is not that of the run.
+
+        """
         self.sources, self._pending = state["sources"], []
         if state["parts"] != self.parts:
             raise ValueError(
                 f"the checkpoint's gains are made of {state['parts']}, this run's of {self.parts}: resume with the "
                 "same scorer, or start anew."
             )
-        self._tables = [pa.table(state["columns"], schema=self.schema)]
+        self._store.load_state_dict(state, self.schema)
 
     def _to_table(self, rows: Tensor) -> pa.Table:
         step, ids, source, gain, weight, nll, *parts = rows.numpy()

@@ -9,6 +9,7 @@ A sample that was met several times counts once, with the mean of its gains and 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,14 @@ Ints = npt.NDArray[np.int64]
 
 _MOST_SOURCES = 12  # rows of the small table
 NO_SOURCE = "no source"
+UNIT = b"ggmi_unit"
+"""Key of the schema's metadata under which a table tells the unit of its gains."""
+
+
+def unit_of(table: pa.Table) -> str | None:
+    """Unit of the gains in a ledger's ``table``, in words; None if it does not say."""
+    said = (table.schema.metadata or {}).get(UNIT)
+    return None if said is None else str(json.loads(said))
 
 
 def column(table: pa.Table, name: str) -> Floats:
@@ -129,6 +138,26 @@ def samples(table: pa.Table) -> Samples:
     )
 
 
+def joined(table: pa.Table, data: Any) -> Any:
+    """``data`` with the last row in ``table`` of each of its samples; see :meth:`Ledger.join`."""
+    names = [name for name in table.column_names if name not in ("id", "source")]
+    ids = table["id"].to_numpy()
+    if len(ids) and ids.max() >= len(data):
+        raise ValueError(
+            f"`data` has {len(data)} rows, and the ledger holds id {ids.max()}: join it with the training set of "
+            "this run, in its order."
+        )
+    last = np.full(len(data), len(table))
+    last[ids] = np.arange(len(table))  # of several rows the last one stays
+    rows = pa.array(last, mask=last == len(table))
+    columns = {f"ggmi/{name}": table[name].take(rows) for name in names}
+    if hasattr(data, "add_column"):
+        import datasets
+
+        return datasets.concatenate_datasets([data, datasets.Dataset(pa.table(columns))], axis=1)
+    return [{**row, **more} for row, more in zip(data, pa.table(columns).to_pylist(), strict=True)]
+
+
 @dataclass(frozen=True)
 class Group:
     """Samples of one source."""
@@ -206,6 +235,6 @@ def draw(ax: Axes | Any, table: pa.Table) -> None:
     if known.any():
         ax.legend(frameon=False, fontsize=8)
     ax.axvline(0.0, color="0.3", linewidth=0.8)
-    ax.set_xlabel("gain (nats per sample, or the scorer's unit)")
+    ax.set_xlabel(f"gain ({unit_of(table) or 'nats per sample, or the unit of the scorer'})")
     ax.set_ylabel("samples")
     ax.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ anchors tell. The calls of a step are those in :mod:`ggmi_callbacks.engine.engin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class SampleEngine(Stepping):
         num_samples: size of the training set, if ids are positions in it.
         data: the training set itself, by id, for scorers and policies that read it.
         capacity: most samples in a batch of any rank, needed if several ranks run a policy that acts.
+        ledger: folder into which the ledger is written as the run goes, for runs whose rows would not fit into
+            memory, and to read after a kill; None to keep it in memory.
         seed: of the engine's own draws.
         progress: show progress bars.
 
@@ -90,6 +93,7 @@ class SampleEngine(Stepping):
         num_samples: int | None = None,
         data: SampleData | Sequence[Any] | None = None,
         capacity: int | None = None,
+        ledger: str | PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -112,13 +116,13 @@ class SampleEngine(Stepping):
         """Its state, from :meth:`load_state_dict` until it is made."""
         self.step = 0
         names = sorted({s for s in sources or () if s is not None})
-        self.ledger = Ledger(names, self.scorer.parts)
         code: dict[str | None, int] = {name: i for i, name in enumerate(names)}
         self.codes = torch.tensor([code.get(s, len(names)) for s in sources]) if sources is not None else None
         """Code of each sample's source by id, that of none at the end; None without sources."""
         if data is not None:
             num_samples = len(data) if num_samples is None else num_samples
             self.scorer.read_once(data)
+        self.ledger = Ledger(names, self.scorer.parts, ledger, self.scorer.unit if self.scores else None)
         self.num_samples = len(sources) if num_samples is None and sources is not None else num_samples
         if sources is not None and len(sources) < (num_samples or 0):
             raise ValueError(
@@ -158,7 +162,7 @@ class SampleEngine(Stepping):
         self.scorer.margin = self.policy.margin
         self.scorer.prepare(self.probe, (), None)  # type: ignore[arg-type]
         tally = Tally(self.ledger.sources, self.device, self.scores)
-        self._begin(tally, Alarms(tally))
+        self._begin(tally, Alarms(tally, self.policy))
 
     def _check_capacity(self) -> None:
         if self.policy.acts and self.capacity is None and is_distributed():
@@ -170,6 +174,7 @@ class SampleEngine(Stepping):
 
     def _begin(self, recorder: Tally, alarms: Alarms) -> None:
         """Make what a run needs anew."""
+        self.ledger.begin()
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.schedule = Schedule(self.budget) if self.scores else Never(self.budget)
         self.visits = Visits(self.num_samples, self.device)
@@ -260,8 +265,9 @@ class SampleEngine(Stepping):
         state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), state)
         self.step = state["step"]
         self._restore(state)
+        self.ledger.load_state_dict(state["ledger"])  # before a run begins that would find rows of another one there
         self._build()
-        for name in PARTS:
+        for name in PARTS[1:]:
             getattr(self, name).load_state_dict(state[name])
         self.loader_state = state["loader"]
 

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.intake import Candidates, Intake, Origin
-from ggmi_callbacks.engine.ledger import Ledger, Rows
+from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.ledger_rows import Rows
 from ggmi_callbacks.engine.tally import Tally
 from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.model import Probe

@@ -36,8 +36,9 @@ def report(
     """Write a page about a run, a ledger or an offline scoring; it opens anywhere and asks nothing of a network.
 
     Args:
-        source: a callback or an engine; a :class:`~ggmi_callbacks.Ledger`; or the path of a Parquet file that
-            ``Ledger.to_parquet`` or an offline scoring wrote. Of the last two the page has what the table holds.
+        source: a callback or an engine; a :class:`~ggmi_callbacks.Ledger`, or the folder in which a run writes it; or
+            the path of a Parquet file that ``Ledger.to_parquet`` or an offline scoring wrote. Of all but the first two
+            the page has what the table holds.
         path: where the page goes; folders are made, a file there is replaced.
         texts: rows of the training set by sample id, to show what samples say: a data set, a list or a mapping of
             texts, of messages, or of dictionaries with the usual columns (``text``; ``messages``; ``prompt``,
@@ -97,7 +98,7 @@ def _content(read: Source) -> dict[str, Any]:
     found = samples(table)
     gain, groups = Mean.of(found.gain), by_source(found)
     coverage = float(np.isfinite(column(table, "gain")).mean()) if len(table) else 0.0
-    acted, unit = bool((~found.kept).any()), words.unit_of(read.scorer)
+    acted, unit = bool((~found.kept).any()), read.unit or words.unit_of(read.scorer)
     shown = groups[:_MOST_SOURCES]
     ends = [end for group in shown for end in (group.gain.value, group.gain.low, group.gain.high) if group.gain.n > 1]
     return {

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ggmi_callbacks.engine.ledger import Ledger
-from ggmi_callbacks.engine.ledger_view import Samples
+from ggmi_callbacks.engine.ledger_view import Samples, unit_of
 from ggmi_callbacks.report.texts import COLUMNS, Text, text_of
 
 
@@ -26,6 +26,8 @@ class Source:
     scorer: Any
     """The scorer or its name; None if it is not known."""
     texts: Any
+    unit: str | None = None
+    """Of the gains, in words, where the table says so; else the scorer tells."""
 
     def text(self, found: Samples, i: int) -> Text | None:
         """Text of the ``i``-th sample of ``found``; None if there are no texts.
@@ -54,7 +56,7 @@ class Source:
 
 
 def read_source(source: Any, texts: Any) -> Source:
-    """Read a callback, an engine, a ledger or a file; ``texts`` go before its own.
+    """Read a callback, an engine, a ledger, its folder or a file; ``texts`` go before its own.
 
     Raises:
         TypeError: if it is none of these.
@@ -66,9 +68,10 @@ def read_source(source: Any, texts: Any) -> Source:
         table = _read(Path(fspath(source)))
         own = _Columns(table) if set(COLUMNS) & set(table.column_names) else None
         scorer = _scorer(table)
-        return Source(table, {"scorer": scorer} if scorer else {}, scorer, own if texts is None else texts)
+        texts = own if texts is None else texts
+        return Source(table, {"scorer": scorer} if scorer else {}, scorer, texts, unit_of(table))
     if isinstance(source, Ledger):
-        return Source(source.table, {}, None, texts)
+        return Source(source.table, {}, None, texts, source.unit)
     if not hasattr(source, "ledger") or not hasattr(source, "results"):
         raise TypeError(
             "`source` must be a callback, a GainEngine, a Ledger or the path of a Parquet file, got "
@@ -80,6 +83,8 @@ def read_source(source: Any, texts: Any) -> Source:
 
 
 def _read(path: Path) -> pa.Table:
+    if path.is_dir():
+        return Ledger.read(path).table
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
     try:

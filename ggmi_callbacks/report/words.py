@@ -25,6 +25,7 @@ MEANINGS = {
     "overhead": "Share of the time of the steps that measuring took.",
     "nonfinite": "Visits of samples whose loss was not finite; they enter no number.",
     "synthetic_nll": "Mean code length of the samples trained on, nats per sample.",
+    "nll": "Loss of the samples trained on, nats per token.",
     "anchor_nll": "Mean code length of anchors under the last weights, nats per sample.",
     "loss_per_trained_token": "Loss over the tokens trained on, nats per token.",
     "weight_information": "I(S_gen; W) from code lengths, memorised and generalised together, nats.",

@@ -102,7 +102,7 @@ class Labelled(NamedTuple):
             ValueError: if the column is missing, holds something else than True, False and None, or too few of a kind.
 
         """
-        values = torch.tensor([_label(i, value, column) for i, value in enumerate(data.column(column))])
+        values = torch.tensor([_label(i, value, column) for i, value in enumerate(data.column(column, "label"))])
         ids = (~values.isnan()).nonzero()[:, 0]
         right = values[ids] > 0
         if len(ids) < _LEAST:

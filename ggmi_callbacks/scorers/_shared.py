@@ -34,7 +34,7 @@ def shared_information_of(
         seed: of the draws of prompts, of strangers, and of the bootstrap.
 
     """
-    samples = data.answers if data.has_tokens or text is None else data.column(text)
+    samples = data.answers if data.has_tokens or text is None else data.column(text, "text")
     if not data.has_tokens and not all(isinstance(sample, str) for sample in samples):
         return _unknown(f"column {text!r} holds something else than texts, and there are no tokens")
     chosen = _some(samples, groups, seed)

@@ -116,7 +116,7 @@ class AgreementScorer(DataScorer):
                 f"each of the {len(groups)} prompts has one answer, so no answer has a sibling to agree with: ask the "
                 "generator several times, or name a column of groups with `group=`."
             )
-        texts = data.texts if self._column is None else data.column(self._column)
+        texts = data.texts if self._column is None else data.column(self._column, "text")
         self._used = self.estimator
         if self._used == "auto":
             self._used = "answer" if _end_alike(texts, groups) else "information"
@@ -124,7 +124,7 @@ class AgreementScorer(DataScorer):
             if texts is None:
                 raise ValueError("estimator='answer' reads texts, and the training set has tokens alone: name `text=`.")
             return self._votes(texts, groups)
-        samples = data.answers if self._column is None else data.column(self._column)
+        samples = data.answers if self._column is None else data.column(self._column, "text")
         if self._used == "information":
             return sibling_information(samples, groups, order=ORDER, per_token=True)
         return self._above_strangers(agreement(samples, groups), samples, groups)
@@ -154,7 +154,7 @@ class AgreementScorer(DataScorer):
 
     def _groups(self, data: SampleData) -> Sequence[Hashable]:
         """What each sample answers."""
-        return data.groups if self.group is None else data.column(self.group)
+        return data.groups if self.group is None else data.column(self.group, "group")
 
     def _strangers(self, groups: Sequence[Hashable]) -> list[int]:
         """Groups of two samples each, of different prompts: a null control."""

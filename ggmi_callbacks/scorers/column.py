@@ -43,7 +43,7 @@ class ColumnScorer(DataScorer):
 
     def values(self, data: SampleData) -> Tensor:
         """See :meth:`DataScorer.values`."""
-        values = torch.tensor([self._number(i, value) for i, value in enumerate(data.column(self.column))])
+        values = torch.tensor([self._number(i, value) for i, value in enumerate(data.column(self.column, "column"))])
         known = values[~values.isnan()]
         if not len(known):
             raise ValueError(f"column {self.column!r} has no value in any of {len(values)} samples.")

@@ -100,7 +100,7 @@ class SiblingScorer(TokenScorer):
     def read(self, data: SampleData) -> None:
         """Take the tokens of all samples, and who is whose sibling."""
         self._texts = _Texts(data)
-        groups: Sequence[Any] = data.groups if self.group is None else data.column(self.group)
+        groups: Sequence[Any] = data.groups if self.group is None else data.column(self.group, "group")
         self._groups = as_rows(groups, groups)[1]
         if np.bincount(self._groups).max() == 1:
             raise ValueError(

@@ -129,7 +129,10 @@ def test_a_closed_pipe_is_quiet(folder):
         ("score made.jsonl -m model -o new.parquet", "Error: `anchors` are missing"),
         ("score made.jsonl -m model -a human.jsonl -o scored.parquet", "holds scores of another job; not the same are"),
         ("score made.jsonl -m model -o new.parquet --scorer loss", "Error: --scorer 'loss' is none of likelihood,"),
-        ("score made.jsonl -m model -o new.parquet --scorer column:by", "Error: the training set has no column 'by'"),
+        (
+            "score made.jsonl -m model -o new.parquet --scorer column:by",
+            "Error: `column='by'`: the training set has no column 'by'",
+        ),
         ("score made.jsonl -m model -o new.parquet --device gpu", "Error: expected --device to be a device that torch"),
     ],
 )

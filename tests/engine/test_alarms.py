@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from types import SimpleNamespace
@@ -9,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ggmi_callbacks import Filter, Monitor
+from ggmi_callbacks import Filter, JointScorer, LikelihoodScorer, Monitor, PromptInformationScorer
 from ggmi_callbacks.tasks import SAMPLE_KEY
-from tests._batches import VOCABULARY, padded
+from tests._batches import VOCABULARY, padded, samples
 from tests._loop import ANCHORS, Fixed, Loop, builder, runs, stream
 from tests.model._shadows import own_samples
 
@@ -108,6 +109,35 @@ def test_a_policy_that_keeps_one_source_alone(build, gains, policy, alarm: bool)
     assert ("one source" in raised) is alarm
     if alarm:
         assert "keeps 'good' alone: none of" in raised["one source"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "gains", "alarm"),
+    [
+        (Filter(), (-1.0, -2.0, -3.0, -4.0), True),
+        (Filter(), (1.0, -2.0, -3.0, -4.0), False),
+        (Filter(threshold=9.0), VARIED, True),
+        (Filter(keep=0.05), VARIED, False),
+        (Monitor(), (-1.0, -2.0, -3.0, -4.0), False),
+    ],
+    ids=["nearly all are bad", "a quarter is kept", "a bar too high", "a share that was asked for", "nothing dropped"],
+)
+def test_a_filter_that_keeps_nearly_nothing(build, policy, gains, alarm: bool) -> None:
+    raised = watch(build(policy, scorer=Fixed(*gains), sources=None, overhead=0.9), stream(40))
+    assert ("nothing" in raised) is alarm
+    if alarm:
+        assert re.search(r"keeps 0 of \d+ samples \(0.0%, with 99.9% certainty less than \d.\d%\)", raised["nothing"])
+
+
+@pytest.mark.filterwarnings("ignore:the scale of JointScorer rests on 4 held-out anchors")
+@pytest.mark.parametrize(("zero", "alarm"), [("anchors", True), ("own", False)])
+def test_a_joint_score_whose_bar_few_anchors_set(build, zero, alarm: bool) -> None:
+    """The four anchors that the shadow held out are alike, so next to nothing of another kind comes near them."""
+    scorer = JointScorer([LikelihoodScorer(), PromptInformationScorer(normalize="token")], zero=zero)
+    noise = samples(160, seed=9)
+    data = [padded(noise[i : i + 4]) for i in range(0, len(noise), 4)]
+    raised = watch(build(Filter(), scorer=scorer, sources=None), data)
+    assert ("nothing" in raised) is alarm
 
 
 @pytest.mark.parametrize(("gains", "alarm"), [((1.0, 1.0, 1.0, 1.0), True), (VARIED, False)], ids=str)
