@@ -225,3 +225,15 @@ def test_the_gsm8k_split_keeps_the_halves_apart(tmp_path):
     assert len(synthetic) == 2 * len(heldout) == 10
     assert not {row["question"] for row in synthetic} & {row["question"] for row in heldout}
     assert {row["solution"] for row in synthetic} == {"so\n#### 1"}
+
+
+def test_the_trainer_example_logs_losses_and_gains_by_source(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "trainer_gain.py"), "--samples", "48", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert re.search(r"ggmi/kept/shuffled +0\.\d+\nggmi/kept/whole +[01]\.\d+\nggmi/nll/shuffled", done.stdout)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    assert {"train/ggmi/nll/whole", "train/ggmi/gain/shuffled"} <= set(events.Tags()["scalars"])
+    assert "eval/ggmi/nll/whole" in events.Tags()["scalars"]
