@@ -46,9 +46,8 @@ def written(value: Any) -> str:
 
 def _defaults(kind: type) -> dict[str, Any]:
     """Arguments of ``kind``, those that it passes on to its bases too, with their defaults."""
-    signatures = [
-        inspect.signature(c.__init__).parameters for c in reversed(kind.__mro__[:-1]) if "__init__" in vars(c)
-    ]
+    makers = [vars(c)["__init__"] for c in reversed(kind.__mro__[:-1]) if "__init__" in vars(c)]
+    signatures = [inspect.signature(make).parameters for make in makers]
     named = [p for parameters in signatures for p in parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
     return {p.name: p.default for p in named if p.name != "self"}
 
