@@ -73,8 +73,8 @@ def main() -> None:
         eval_dataset=rows(heldout, tokenizer, spoilt=True),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
-    what: dict[str, Any] = {} if args.losses_only else {"anchors": rows(human, tokenizer, False), "policy": Filter(keep=0.5)}
-    callback = GGMICallback(trainer, source="source", **what)
+    measured: dict[str, Any] = {"anchors": rows(human, tokenizer, spoilt=False), "policy": Filter(keep=0.5)}
+    callback = GGMICallback(trainer, source="source", **({} if args.losses_only else measured))
     trainer.add_callback(callback)
     trainer.train()
     for name, value in callback.results().items():
