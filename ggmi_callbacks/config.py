@@ -90,7 +90,15 @@ class GGMIConfig:
             size = f"{len(value)} rows" if hasattr(value, "__len__") else "a stream"
             remarks.append(f"{name}: {size}, given as a {type(value).__name__}; name a file to run this again")
             arguments[name] = None
-        texts = {k: written(v) for k, v in arguments.items() if isinstance(v, Policy | Scorer)}
+        texts: dict[str, str | None] = {}
+        for name, kind in (("policy", Policy), ("scorer", Scorer)):
+            if (value := arguments.get(name)) is None:
+                continue
+            try:
+                texts[name] = written(evaluated(written(value), kind, name))
+            except ValueError:  # it is, or holds, something of the user's own that has no name
+                texts[name] = None
+                remarks.append(f"{name}: {value!r}, which text cannot name; give it in Python to run this again")
         if (folder := arguments.get("ledger")) is not None:
             texts["ledger"] = str(folder)
         if isinstance(share := arguments.get("heldout"), int | float):

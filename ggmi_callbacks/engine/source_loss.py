@@ -79,7 +79,7 @@ class SourceLoss:
         ...         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 2))
         >>> model, tokens = Even(), torch.tensor([[0, 1, 1], [1, 0, 0]])
         >>> losses = SourceLoss(["human", "model"])
-        >>> with losses.listen(model):
+        >>> with torch.no_grad(), losses.listen(model):
         ...     _ = model(input_ids=tokens, labels=tokens, ggmi_sample=torch.tensor([0, 1]))
         >>> {name: round(value, 3) for name, value in losses.compute().items()}
         {'ggmi/nll/human': 0.693, 'ggmi/nll/model': 0.693}

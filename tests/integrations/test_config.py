@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from ggmi_callbacks import ColumnScorer, Filter, GGMIConfig, Monitor, Reweight
+from ggmi_callbacks import AgreementScorer, ColumnScorer, Filter, GGMIConfig, Monitor, Reweight
 
 from ._jobs import callback_class, tokenised
 
@@ -70,6 +70,17 @@ def test_the_record_beside_a_checkpoint_repeats_the_run(kind, make_trainer, anch
     again.add_callback(second)
     again.train()
     assert second.ledger.table.equals(first.ledger.table)
+
+
+class Own(Monitor):
+    """A policy of the user's own."""
+
+
+def test_a_policy_of_ones_own_is_remarked_upon_and_stops_nothing():
+    config, remarks = GGMIConfig.of(policy=Own(), scorer=AgreementScorer(answer=lambda text: text))
+    assert config == GGMIConfig()
+    assert [remark.partition(",")[0] for remark in remarks] == ["policy: Own()", remarks[1].partition(",")[0]]
+    assert all(remark.endswith("which text cannot name; give it in Python to run this again") for remark in remarks)
 
 
 def test_without_anything_it_monitors():

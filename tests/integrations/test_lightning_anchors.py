@@ -144,7 +144,12 @@ def test_too_few(form, size, gains, rows, tmp_path):
         gains(ROWS[form](rows[:size], tmp_path))
 
 
-@pytest.mark.parametrize("anchors", [None, 5, {"input_ids": [[1, 2]]}])
+def test_no_anchors_at_all(gains):
+    with pytest.raises(ValueError, match=r"`anchors` are missing: .*`sources=names` logs losses by source"):
+        gains(None)
+
+
+@pytest.mark.parametrize("anchors", [5, {"input_ids": [[1, 2]]}])
 def test_things_that_hold_no_anchors(anchors, gains):
     with pytest.raises(TypeError, match=rf"`anchors` must be a loader, .* got {type(anchors).__name__}"):
         gains(anchors)
