@@ -97,6 +97,10 @@ class GainColumns:
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[float | None]]:
         """Columns for a batch of ``rows``, each a list as long as theirs."""
+        if any(isinstance(column, str) for column in rows.values()) or len(set(map(len, rows.values()))) > 1:
+            raise ValueError(
+                f"`rows` must be columns of one length, got one row of {list(rows)}: map(..., batched=True)."
+            )
         listed = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
         samples = self._reader.samples(listed, None, None)
         found = np.full((2 + len(self.scorer.parts), len(listed)), np.nan)

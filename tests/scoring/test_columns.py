@@ -37,6 +37,12 @@ def test_what_needs_the_whole_data_set_is_refused(job, scorer):
         GainColumns(job.model, job.anchors, scorer=scorer, **job.settings)
 
 
+def test_a_map_that_is_not_batched_is_refused(job):
+    add_gain = GainColumns(job.model, job.anchors, **job.settings)
+    with pytest.raises(ValueError, match=r"got one row of .*map\(\.\.\., batched=True\)"):
+        datasets.Dataset.from_list(sums(2)).map(add_gain)
+
+
 def test_what_changes_in_training_is_refused(job):
     with pytest.raises(ValueError, match="must be static"):
         GainColumns(job.model, job.anchors, scorer=LikelihoodScorer(reference="current"), **job.settings)
