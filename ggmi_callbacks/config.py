@@ -95,7 +95,8 @@ class GGMIConfig:
             if (value := arguments.get(name)) is None:
                 continue
             try:
-                texts[name] = written(evaluated(written(value), kind, name))
+                texts[name] = text = written(value)
+                evaluated(text, kind, name)
             except ValueError:  # it is, or holds, something of the user's own that has no name
                 texts[name] = None
                 remarks.append(f"{name}: {value!r}, which text cannot name; give it in Python to run this again")

@@ -139,17 +139,17 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         self._read_anchors(anchors, heldout)
         self._source, self._samples = source, self._heldout.reserve(self._read_samples(source), trainer.args.seed)
         self._rate, self._shadow_epochs, self._scorer = shadow_learning_rate, shadow_epochs, scorer
-        self._config, self._remarks = GGMIConfig.of(
-            anchors=anchors,
-            policy=self.policy,
-            scorer=scorer,
-            source=source,
-            overhead=overhead,
-            shadow_learning_rate=shadow_learning_rate,
-            shadow_epochs=shadow_epochs,
-            heldout=heldout,
-            ledger=ledger,
-        )
+        self._arguments = {
+            "anchors": anchors,
+            "policy": self.policy,
+            "scorer": scorer,
+            "source": source,
+            "overhead": overhead,
+            "shadow_learning_rate": shadow_learning_rate,
+            "shadow_epochs": shadow_epochs,
+            "heldout": heldout,
+            "ledger": ledger,
+        }
         self._options = {"scorer": scorer, "overhead": overhead, "ledger": ledger}
         first = self._make_engine()  # raises what would be raised when training begins
         self._options["scorer"] = first.scorer  # which has read the training set
@@ -270,7 +270,8 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         if _internal_call and output_dir is not None:
             save_state(self.engine, output_dir, self.trainer.args.process_index)
             if self.trainer.args.process_index == 0:
-                save_config(self._config.to_yaml(self._remarks), output_dir)
+                config, remarks = GGMIConfig.of(**self._arguments)
+                save_config(config.to_yaml(remarks), output_dir)
 
     # -- events ------------------------------------------------------------------------------------------------------
 

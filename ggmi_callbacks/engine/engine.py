@@ -28,7 +28,7 @@ from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.engine.heldout import check_heldout, held_visits, refuse_share, reserved_ids
 from ggmi_callbacks.engine.live import LiveGGMI
 from ggmi_callbacks.engine.recorder import Recorder
-from ggmi_callbacks.engine.refusals import check_coverage, check_shadow
+from ggmi_callbacks.engine.refusals import check_shadow
 from ggmi_callbacks.engine.replay import Visit
 from ggmi_callbacks.engine.sample_engine import SampleEngine
 from ggmi_callbacks.engine.stepping import Step
@@ -195,30 +195,10 @@ class GainEngine(SampleEngine):
         panel = AnchorPanel(self.probe, self.anchors, shadow, anchors)
         return Recorder(self.probe, panel, LiveGGMI(twins, anchors), self.ledger.sources, self.seed, self.device)
 
-    def log(self) -> dict[str, float]:
-        """Numbers since the last call, ``ggmi/...``, nats; every rank must call it.
-
-        A sample whose code length is not finite is left out of every statistic, counted (``ggmi/nonfinite``) and
-        named in a warning.
-
-        Raises:
-            RuntimeError: before :meth:`prepare`.
-            ValueError: if ids were out of range, or an acting policy got no gain of any sample.
-
-        """
-        self._require_prepared("log")
-        self.budget.settle()
-        self._flush()
-        self.visits.pool()
-        self.intake.remember_if_complete()
+    def _look_back(self) -> None:
         if self.schedule.looks_back(self.step):
             with self.budget.spend("probe"):
                 self.recorder.look_back(self.step)
-        with self.budget.spend("window"):
-            self.alarms.check(self.policy.acts)
-            numbers = self.recorder.window(self.policy.acts, self.step)
-        check_coverage(self.schedule, self.recorder, self.scorer, self.policy)
-        return {**numbers, "ggmi/overhead": self.budget.share}
 
     def finish(self) -> dict[str, float]:
         """Numbers of the whole run, with GGMI and its two terms; call it once, after the last step."""

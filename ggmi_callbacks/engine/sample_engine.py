@@ -196,6 +196,9 @@ class SampleEngine(Stepping):
     def log(self) -> dict[str, float]:
         """Numbers since the last call, ``ggmi/...``, nats; every rank must call it.
 
+        A sample whose code length is not finite is left out of every statistic, counted (``ggmi/nonfinite``) and
+        named in a warning.
+
         Raises:
             RuntimeError: before :meth:`prepare`.
             ValueError: if ids were out of range, or an acting policy got no gain of any sample.
@@ -206,11 +209,15 @@ class SampleEngine(Stepping):
         self._flush()
         self.visits.pool()
         self.intake.remember_if_complete()
+        self._look_back()
         with self.budget.spend("window"):
             self.alarms.check(self.policy.acts)
             numbers = self.recorder.window(self.policy.acts, self.step)
         check_coverage(self.schedule, self.recorder, self.scorer, self.policy)
         return {**numbers, **self._overhead()}
+
+    def _look_back(self) -> None:
+        """Measure the past again, where the numbers of a log need it."""
 
     def finish(self) -> dict[str, float]:
         """Numbers that are known at the end alone: without anchors there are none."""
