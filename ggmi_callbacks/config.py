@@ -101,7 +101,8 @@ class GGMIConfig:
                 texts[name] = None
                 remarks.append(f"{name}: {value!r}, which text cannot name; give it in Python to run this again")
         if (folder := arguments.get("ledger")) is not None:
-            texts["ledger"] = str(folder)
+            remarks.append(f"ledger: {str(folder)!r} holds the rows of this run; name another folder to run this again")
+            texts["ledger"] = None
         if isinstance(share := arguments.get("heldout"), int | float):
             texts["heldout"] = repr(share)
         return cls(**{k: v for k, v in {**arguments, **texts}.items() if v is not None}), remarks

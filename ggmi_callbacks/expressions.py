@@ -74,7 +74,9 @@ def evaluated(text: str, kind: type, argument: str) -> Any:
     names = ", ".join(sorted(name for name, found in _KINDS.items() if issubclass(found, kind)))
     try:
         found = _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, ValueError, ImportError, AttributeError) as error:
+    except TypeError as error:
+        raise ValueError(f"`{argument}` {text!r} cannot be read: {str(error).rstrip('.')}.") from error
+    except (SyntaxError, ValueError, ImportError, AttributeError) as error:
         why = str(error).rstrip(".")
         raise ValueError(f"`{argument}` {text!r} cannot be read: {why}. There are {names}.") from error
     if not isinstance(found, kind):
@@ -87,7 +89,14 @@ def _value(node: ast.expr) -> Any:
     """What a part of an expression means."""
     match node:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _KINDS:
-            return _KINDS[name](*map(_value, args), **{str(k.arg): _value(k.value) for k in keywords})
+            given, named = [*map(_value, args)], {str(k.arg): _value(k.value) for k in keywords}
+            signature = inspect.signature(_KINDS[name])
+            try:
+                signature.bind(*given, **named)
+            except TypeError as error:
+                takes = ", ".join(signature.parameters) or "no arguments"
+                raise TypeError(f"{name} {error}; it takes {takes}") from error
+            return _KINDS[name](*given, **named)
         case ast.Name(id=name) if name in _KINDS:
             return _KINDS[name]
         case ast.List(elts=items) | ast.Tuple(elts=items):

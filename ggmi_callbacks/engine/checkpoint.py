@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ggmi_callbacks.distributed import rank_and_size
 
-FORMAT = 4
+FORMAT = 5
 """Version of :meth:`GainEngine.state_dict`; another one is refused."""
 
 

@@ -193,7 +193,7 @@ class GainEngine(SampleEngine):
         keeps = (lambda visit: self.intake.would_keep(visit)) if self.policy.drops else None
         twins = Twins(self.probe, shadow.weights(self.probe), self._held, self.seed, self.device, keeps)
         panel = AnchorPanel(self.probe, self.anchors, shadow, anchors)
-        return Recorder(self.probe, panel, LiveGGMI(twins, anchors), self.ledger.sources, self.seed, self.device)
+        return Recorder(self.probe, panel, LiveGGMI(twins, anchors), self.ledger.sources, self.num_samples, self.seed)
 
     def _look_back(self) -> None:
         if self.schedule.looks_back(self.step):

@@ -132,7 +132,7 @@ class Intake:
             score, origin = self._score(inputs, replace(layout, ids=ids), step, optimizer)
             acts = self.policy.acts and not decided
             weights = self._weigh(score, layout.tokens, ids) if acts else torch.ones_like(score.gain)
-            self.recorder.add_gains(score.gain, source, weights)
+            self.recorder.add_gains(identity, score.gain, source, weights)
         return Candidates(inputs, layout, ids, identity, source, score, weights, origin, met)
 
     @property
@@ -169,7 +169,7 @@ class Intake:
         assert self.table is not None
         score = self.table.get(ids)
         source, weights = self._source(ids), torch.full_like(score.gain, weight)
-        self.recorder.add_gains(score.gain, source, weights)
+        self.recorder.add_gains(ids, score.gain, source, weights)
         nothing = Layout(torch.empty(0), 0, None, torch.empty(0))
         return Candidates({}, nothing, ids, ids, source, score, weights, "remembered", self._met)
 

@@ -84,10 +84,14 @@ class Ledger:
             raise FileNotFoundError(f"there is no ledger {str(path)!r} (looked from {str(Path.cwd())!r}).")
         store: Store = Folder(path) if Path(path).is_dir() else Memory()
         if isinstance(store, Memory):
-            store.append(pq.ParquetFile(path).read())
+            try:
+                store.append(pq.ParquetFile(path).read())
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{str(path)!r} is no ledger: it is no Parquet file ({error}).") from error
         first = next(store.tables(), None)
         if first is None or not set(SCHEMA.names) <= set(first.column_names):
-            raise ValueError(f"{str(path)!r} is no ledger: it has {first and first.column_names}.")
+            found = "no rows are there" if first is None else f"it has the columns {first.column_names}"
+            raise ValueError(f"{str(path)!r} is no ledger: {found}.")
         parts = [name.removeprefix("gain/") for name in first.column_names if name.startswith("gain/")]
         ledger = cls(parts=parts, unit=unit_of(first))
         ledger._store = store

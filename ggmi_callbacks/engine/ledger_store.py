@@ -116,11 +116,16 @@ class Folder:
         """See :meth:`Store.begin`.
 
         Raises:
-            ValueError: if rows of another run are there.
+            ValueError: if rows of another run are there, or what is no ledger.
 
         """
         if self._begun:
             return
+        if others := sorted(path.name for path in self._all() if not _is_ours(path)):
+            raise ValueError(
+                f"`ledger` {str(self.path)!r} holds {', '.join(others[:3])}, which are no rows of a ledger: give a "
+                "folder of its own, such as that one's 'ledger'."
+            )
         if rows := len(self):
             raise ValueError(
                 f"`ledger` {str(self.path)!r} holds {rows} rows of another run: give another folder, or move it away. "
@@ -184,9 +189,12 @@ class Folder:
             if start < rows:
                 kept.append(path)
                 self._loose = [] if min(rows, end) - start >= ROW_GROUP else [*self._loose, path]
-        for path in self.path.iterdir():
-            if path not in kept and (_NAME.fullmatch(path.name) or path.suffix == ".part"):
+        for path in self._all():
+            if path not in kept and _is_ours(path):
                 path.unlink()
+
+    def _all(self) -> list[Path]:
+        return list(self.path.iterdir()) if self.path.exists() else []
 
     def _files(self) -> list[Path]:
         """Files that together hold every row once, in their order."""
@@ -213,6 +221,11 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of one file, whatever the names of the folders around it say."""
     with pq.ParquetFile(path) as file:
         return file.read(None if columns is None else list(columns))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a ledger writes files of that name."""
+    return bool(_NAME.fullmatch(path.with_suffix(".parquet").name)) and path.suffix in (".parquet", ".part")
 
 
 def _ends(path: Path) -> tuple[int, int]:

@@ -40,9 +40,9 @@ class Recorder(Tally):
     """A tally that also compares what was first found with what is found now; the engine feeds it."""
 
     def __init__(
-        self, probe: Probe, panel: AnchorPanel, live: LiveGGMI, sources: Sequence[str], seed: int, device: torch.device
+        self, probe: Probe, panel: AnchorPanel, live: LiveGGMI, sources: Sequence[str], size: int | None, seed: int
     ) -> None:
-        super().__init__(sources, device)
+        super().__init__(sources, next(probe.model.parameters()).device, size)
         self.probe, self.panel, self.live = probe, panel, live
         self.reservoir = Reservoir(_VISITS, seed)
         self.prompts = PromptRing(_PROMPTS)

@@ -150,10 +150,12 @@ class SampleEngine(Stepping):
         """Begin a run; call it when the model is on its device and before the first step.
 
         Raises:
-            ValueError: if several ranks run a policy that acts and ``capacity`` is not given.
+            ValueError: if several ranks run a policy that acts and ``capacity`` is not given, or the ledger's folder is
+                taken.
 
         """
         self._check_capacity()
+        self.ledger.begin()  # before anything is paid for
         self._build()
 
     def _build(self) -> None:
@@ -161,7 +163,7 @@ class SampleEngine(Stepping):
         # Scorers that need no anchors make no use of them.
         self.scorer.margin = self.policy.margin
         self.scorer.prepare(self.probe, (), None)  # type: ignore[arg-type]
-        tally = Tally(self.ledger.sources, self.device, self.scores)
+        tally = Tally(self.ledger.sources, self.device, self.num_samples, self.scores)
         self._begin(tally, Alarms(tally, self.policy))
 
     def _check_capacity(self) -> None:
@@ -174,7 +176,6 @@ class SampleEngine(Stepping):
 
     def _begin(self, recorder: Tally, alarms: Alarms) -> None:
         """Make what a run needs anew."""
-        self.ledger.begin()
         self.budget = Budget(self.overhead, self.device)  # the device may be another now
         self.schedule = Schedule(self.budget) if self.scores else Never(self.budget)
         self.visits = Visits(self.num_samples, self.device)

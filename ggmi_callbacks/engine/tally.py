@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ggmi_callbacks.distributed import sum_over_ranks
 from ggmi_callbacks.engine.source_loss import SourceSums
+from ggmi_callbacks.engine.visits import Visits
 from ggmi_callbacks.metrics.gain import Gain
 from ggmi_callbacks.tasks import Inputs, Layout
 
@@ -29,18 +31,21 @@ class Tally:
     Args:
         sources: names of the sources, in the order of their codes.
         device: of the model.
+        size: number of samples, as of :class:`Visits`.
         scored: whether samples have gains at all; without them only losses by source are counted.
 
     """
 
-    def __init__(self, sources: Sequence[str], device: torch.device, scored: bool = True) -> None:
+    def __init__(self, sources: Sequence[str], device: torch.device, size: int | None, scored: bool = True) -> None:
         self.sources, self.scored = list(sources), scored
         # Without checks of values: they would wait for the device.
         self.gain = Gain(len(sources) + 1, validate_args=False).to(device)  # since the last log; the last: of no source
-        self.run = Gain(len(sources) + 1, validate_args=False).to(device)  # of the whole run
+        self.run = Gain(len(sources) + 1, validate_args=False).to(device)  # of the whole run, a sample's gain once
         self.losses, self.losses_of_run = SourceSums(self.sources, device), SourceSums(self.sources, device)
         self.latest: dict[str, float] = {}
         self._first = torch.zeros(2, dtype=torch.float64, device=device)  # first visits: samples and tokens
+        self._known = Visits(size, device)  # samples that had a gain
+        self._scored = torch.zeros(2, dtype=torch.float64, device=device)  # visits: scored, and all
         self._visited = torch.zeros((), dtype=torch.float64, device=device)  # samples, later visits too
         self._warned: set[str] = set()
         self.nonfinite = 0
@@ -48,10 +53,16 @@ class Tally:
         self.found_gain = False
         """Whether any sample of the run had a gain, by the last log."""
 
-    def add_gains(self, gain: Tensor, source: Tensor, weights: Tensor) -> None:
-        """Take note of a batch's gains and weights, [n] each."""
+    def add_gains(self, identity: Tensor, gain: Tensor, source: Tensor, weights: Tensor) -> None:
+        """Take note of a batch's gains and weights, [n] each.
+
+        Over the run the gain of a sample counts once, as it was first found: found again it narrows no interval.
+        """
+        scored = ~gain.isnan()
+        first = self._known.mark(identity, scored)
         self.gain.update(gain, source, weights)
-        self.run.update(gain, source, weights)
+        self.run.update(gain.masked_fill(~first, float("nan")), source, weights)
+        self._scored += torch.stack([scored.sum(), torch.ones_like(scored).sum()])
 
     def add_visits(self, tokens: Tensor, first: Tensor) -> None:
         """Count samples that are trained on, scored or not, by their numbers of targets [n]; ``first``: not before."""
@@ -96,7 +107,8 @@ class Tally:
             "run": dict(self.run.metric_state),
             "losses": (self.losses.sums, self.losses_of_run.sums),
             "latest": self.latest,
-            "counts": (self._first, self._visited, self.nonfinite),
+            "counts": (self._first, self._scored, self._visited, self.nonfinite),
+            "known": self._known.state_dict(),
             "found_gain": self.found_gain,
             "warned": sorted(self._warned),
         }
@@ -110,7 +122,8 @@ class Tally:
                 setattr(metric, name, value)
         self.losses.sums, self.losses_of_run.sums = state["losses"]
         self.latest = state["latest"]
-        self._first, self._visited, self.nonfinite = state["counts"]
+        self._first, self._scored, self._visited, self.nonfinite = state["counts"]
+        self._known.load_state_dict(state["known"])
         self.found_gain = state["found_gain"]
         self._warned = set(state["warned"])
 
@@ -135,11 +148,12 @@ class Tally:
         return values | ({"kept": kept} if acts or not self.sources else {})
 
     def _coverage(self) -> dict[str, Tensor]:
-        """Share of the run's samples that were scored."""
+        """Share of the run's visits whose samples have a gain."""
         if not self.scored:
             return {}
-        with self.run.sync_context():
-            return {"coverage": self.run.summary()["coverage"]}
+        self._known.pool()
+        scored, visits = sum_over_ranks(self._scored)
+        return {"coverage": scored / visits}
 
     def _close(self, values: dict[str, Tensor], coverage: dict[str, Tensor], acts: bool) -> dict[str, float]:
         """Publish the numbers of a window, warn of what they show, and begin the next one."""

@@ -1,4 +1,4 @@
-"""Telling a sample's first visit from later ones, so that its code length then is a prequential one."""
+"""Telling a sample's first visit from later ones: its code length then is prequential, and its gain counts once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ a million that befalls 3 % of the samples without ids, and none of those with id
 
 
 class Visits:
-    """Which samples have been trained on, one place each, on the device; nothing here waits for it.
+    """Which samples have been visited, one place each, on the device; nothing here waits for it.
 
     Args:
         size: number of samples, if ids are below it; None for a stream, or for samples told apart by their content.
@@ -26,18 +26,21 @@ class Visits:
         tensor([ True,  True, False])
         >>> visits.mark(torch.tensor([7, 8]))
         tensor([False,  True])
+        >>> visits.mark(torch.tensor([8, 9]), torch.tensor([True, False]))  # 9 was not visited, and may be yet
+        tensor([False, False])
 
     """
 
     def __init__(self, size: int | None, device: torch.device) -> None:
         self._met = torch.zeros(size or STREAM, dtype=torch.uint8, device=device)
 
-    def mark(self, ids: Tensor) -> Tensor:
-        """Note a visit to each of ``ids`` [m]; returns which are first ones, bool [m]."""
+    def mark(self, ids: Tensor, which: Tensor | None = None) -> Tensor:
+        """Note a visit to each of ``ids`` [m], or to those of ``which`` [m] alone; which are first ones, bool [m]."""
+        which = torch.ones_like(ids, dtype=torch.bool) if which is None else which
         place = ids % len(self._met)
-        twice = (place[:, None] == place[None, :]).tril(-1).any(1)
-        first = (self._met[place] == 0) & ~twice
-        self._met[place] = 1
+        twice = ((place[:, None] == place[None, :]) & which[None, :]).tril(-1).any(1)
+        first = which & (self._met[place] == 0) & ~twice
+        self._met.scatter_reduce_(0, place, which.to(self._met.dtype), "amax")
         return first
 
     def pool(self) -> None:

@@ -66,8 +66,13 @@ def pair_mean(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = (bins * bin_information(bins)).sum() / n
     # Half a pair more in each slot keeps a bin in which all coins agree from claiming certainty.
     share = (bins + 0.5) / (k + 1)
-    second = (k * share * (math.log(2) + share.log()).square()).sum() / n
-    variance = (second - mean.square()).clamp_min(0.0) / (n - 1)
+    told = math.log(2) + share.log()
+    first, second = ((k * share * x).sum() / n for x in (told, told.square()))
+    slope = (second - first.square()).clamp_min(0.0) / (n - 1)
+    # Where half of a bin's coins agree the slope is zero, and the curvature is all there is: k (log 2 - h) of a bin is
+    # half of a chi-square with one degree of freedom there, of variance 1/2.
+    curvature = (k > 0).sum() / (2 * n.square())
+    variance = slope + curvature
     return mean, torch.where(n > 1, variance, torch.inf), n - 1
 
 

@@ -107,8 +107,18 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_lost(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no ledger .*nowhere"):
         Ledger.read(tmp_path / "nowhere")
     pq.write_table(ledger.table.select(["id"]), tmp_path / "ids.parquet")
-    with pytest.raises(ValueError, match=r"is no ledger: it has \['id'\]"):
+    with pytest.raises(ValueError, match=r"is no ledger: it has the columns \['id'\]"):
         Ledger.read(tmp_path / "ids.parquet")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"none' is no ledger: no rows are there"):
+        Ledger.read(tmp_path / "none")
+    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl' is no ledger: it is no Parquet file"):
+        Ledger.read(tmp_path / "rows.jsonl")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds config\.json, which are no rows of a ledger"):
+        Ledger(path=tmp_path / "model").begin()
     assert len(Ledger.read(tmp_path / "one")) == 30
     moved = Ledger(path=tmp_path / "two")  # a run that went on in memory may go on in a folder
     moved.load_state_dict(fill(Ledger(["a", "b"]), 3).state_dict())
@@ -167,6 +177,7 @@ def test_an_engine_goes_on_in_the_folder_of_its_run(make_model, tmp_path):
     other = build(Monitor(), ledger=tmp_path, prepare=False)
     with pytest.raises(ValueError, match="rows of another run"):
         other.engine.prepare()
+    assert other.engine.shadow is None  # nothing was paid for
 
 
 def test_the_table_carries_the_unit_of_its_gains(make_model, tmp_path):

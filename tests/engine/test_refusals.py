@@ -21,7 +21,7 @@ def test_results_speak_of_the_run_and_the_log_of_its_window(build) -> None:
     loop.step(stream(1)[0])
     loop.engine.log()
     loop.engine.scorer.gains = torch.ones(SIZE)
-    loop.step(stream(1)[0])
+    loop.step(stream(2)[1])
     window = loop.engine.log()
     results = loop.engine.results()
     assert window["ggmi/kept"] == 1.0
@@ -29,6 +29,33 @@ def test_results_speak_of_the_run_and_the_log_of_its_window(build) -> None:
     assert results["ggmi/kept"] == 0.625
     assert results["ggmi/kept/bad"] == 0.5
     assert results["ggmi/gain"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known ids", "by content"])
+def test_a_second_pass_narrows_no_interval(build, known) -> None:
+    sources = {} if known else {"sources": None}
+    loop = build(scorer=Fixed(1.0, -1.0, 0.5, 2.0), overhead=0.9, **sources)
+    found = []
+    for _ in range(3):
+        for batch in stream(4):
+            loop.step(batch if known else {k: v for k, v in batch.items() if k != "ggmi_sample"})
+        loop.engine.log()
+        found.append(loop.engine.results())
+    ends = [[r[f"ggmi/gain{end}"] for end in ("", "_low", "_high")] for r in found]
+    assert ends[0] == ends[1] == ends[2]
+    assert found[0]["sources"] == found[2]["sources"]
+    assert found[2]["ggmi/coverage"] == 1.0
+
+
+def test_a_sample_that_was_not_scored_at_first_counts_when_it_is(build) -> None:
+    loop = build(scorer=Fixed(float("nan"), -1.0, 0.5, 2.0), overhead=0.9)
+    loop.step(stream(1)[0])
+    loop.engine.scorer.gains = torch.ones(SIZE)
+    loop.step(stream(1)[0])
+    loop.engine.log()
+    results = loop.engine.results()
+    assert results["ggmi/gain"] == pytest.approx((1.0 - 1.0 + 0.5 + 2.0) / 4)
+    assert results["ggmi/coverage"] == 7 / 8
 
 
 def test_a_window_that_keeps_nothing_is_told_once_with_the_numbers(build, recwarn) -> None:
@@ -70,7 +97,7 @@ def test_a_scorer_that_is_none_is_refused(make_model) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("format", 1, "of format 1, this version reads format 4"),
+        ("format", 1, "of format 1, this version reads format 5"),
         ("world_size", 2, "on 2 ranks, and this one has 1"),
         ("rank", 1, "that of rank 1, and this is rank 0"),
         ("anchors", "ab", "with other anchors"),

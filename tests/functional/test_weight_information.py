@@ -137,6 +137,27 @@ def test_a_few_pairs_that_all_agree_claim_no_certainty() -> None:
     assert high - low < 0.1
 
 
+@pytest.mark.parametrize("n", [8, 12, 16, 20, 32])
+def test_a_loss_difference_interval_covers_the_information_of_few_pairs(n: int) -> None:
+    agreeing = torch.arange(n + 1)
+    differences = torch.where(torch.arange(n) < agreeing[:, None], 1.0, -1.0).double()  # one bin: sizes are alike
+    ends = [loss_difference_information(torch.zeros(n).double(), d, confidence=0.95) for d in differences]
+    low, high = (torch.stack([interval[i] for interval in map(tuple, ends)]) for i in (1, 2))
+    share = torch.arange(0.5, 0.98, 0.01, dtype=torch.float64)[:, None]
+    exact = math.log(2) + torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)
+    chance = torch.distributions.Binomial(n, share).log_prob(agreeing.double()).exp()  # every outcome, no draws
+    covered = (chance * ((low <= exact) & (exact <= high))).sum(-1)
+    assert covered.min() > 0.75
+    assert covered.mean() > 0.93
+
+
+def test_pairs_of_which_half_agree_claim_no_certainty() -> None:
+    difference = torch.tensor([1.0, -1.0]).repeat(10)
+    value, low, high = loss_difference_information(torch.zeros(20), difference, confidence=0.95)
+    assert low < 0 < high
+    assert high - value > 1 / 20  # in all at least one nat: half a chi-square with one degree of freedom
+
+
 def test_loss_difference_depends_on_neither_order_nor_on_which_twin_is_which() -> None:
     held_in, held_out = noisy_mean_twins(500, 3, 1.0, 0.01, seed=10)
     value = loss_difference_information(held_in, held_out)

@@ -39,14 +39,23 @@ def test_yaml_and_the_command_line_together_say_what_the_callback_is_given(tmp_p
 def test_a_config_that_cannot_be_read_is_refused_when_it_is_made():
     with pytest.raises(ValueError, match=r"`policy` 'Filter\(keep=2\)' cannot be read: `keep` must be a share"):
         GGMIConfig(policy="Filter(keep=2)")
+    with pytest.raises(ValueError, match=r"cannot be read: Filter .*'kep'; it takes threshold, keep, window, margin"):
+        GGMIConfig(policy="Filter(kep=0.5)")
+    with pytest.raises(ValueError, match=r"cannot be read: `keep` must be a number, got 'x'\.$"):
+        GGMIConfig(policy="Filter(keep='x')")
     with pytest.raises(ValueError, match=r"`scorer` 'Filter\(\)' is no scorer"):
         GGMIConfig(scorer="Filter()")
 
 
 def test_what_text_cannot_hold_is_remarked_upon():
-    config, remarks = GGMIConfig.of(anchors=[{"text": "a"}] * 3, policy=Reweight(), scorer=None, heldout=0.1)
+    config, remarks = GGMIConfig.of(
+        anchors=[{"text": "a"}] * 3, policy=Reweight(), scorer=None, heldout=0.1, ledger="run/ledger"
+    )
     assert asdict(config) == {**asdict(GGMIConfig()), "policy": "Reweight()", "heldout": "0.1"}
-    assert remarks == ["anchors: 3 rows, given as a list; name a file to run this again"]
+    assert remarks == [
+        "anchors: 3 rows, given as a list; name a file to run this again",
+        "ledger: 'run/ledger' holds the rows of this run; name another folder to run this again",
+    ]
     text = config.to_yaml(remarks)
     assert text.startswith("# anchors: 3 rows")
     assert "# versions: python 3" in text
