@@ -12,8 +12,8 @@ import pytest
 import ggmi_callbacks
 
 ROOT = Path(ggmi_callbacks.__file__).parent
-CORE = {"torch", "torchmetrics", "numpy", "pyarrow", "tqdm"}
-OPTIONAL = {"scipy", "sklearn", "threadpoolctl", "matplotlib", "typer", "jinja2"}
+CORE = {"torch", "torchmetrics", "numpy", "scipy", "pyarrow", "tqdm"}
+OPTIONAL = {"sklearn", "threadpoolctl", "matplotlib", "typer", "jinja2"}
 
 
 BLOCK = """
@@ -44,7 +44,7 @@ def test_functions_and_metrics_import_nothing_optional(folder: str) -> None:
             assert used <= ({"matplotlib"} if path.name == "_base.py" else set()), path  # inside `plot`
 
 
-def test_intervals_copulas_and_verification_do_without_scipy_and_scikit_learn() -> None:
+def test_intervals_copulas_and_verification_do_without_scikit_learn() -> None:
     code = """
 import torch, ggmi_callbacks.verification
 from ggmi_callbacks import functional, metrics
@@ -54,7 +54,7 @@ functional.noisy_mean_twin_information(5, 1.0, 0.1)
 functional.total_variation_lower_bound(x[:, None], noise[:, None], confidence=0.9)
 metrics.WeightInformation(confidence=0.9)(x, noise)
 """
-    run = without("scipy", "sklearn", "threadpoolctl", "typer", code=code)
+    run = without("sklearn", "threadpoolctl", "typer", code=code)
     assert run.returncode == 0, run.stderr
 
 
@@ -103,7 +103,7 @@ def test_the_console_script_and_the_module_are_one_program() -> None:
     assert scripts == {"ggmi": "ggmi_callbacks.__main__:main"}
 
 
-def test_the_core_depends_on_five_packages_and_each_extra_on_what_its_errors_name() -> None:
+def test_the_core_depends_on_six_packages_and_each_extra_on_what_its_errors_name() -> None:
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
     names = {

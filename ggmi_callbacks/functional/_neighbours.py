@@ -1,4 +1,4 @@
-"""Nearest neighbours by brute force in cache-sized pieces: exact in any dimension, on any device.
+"""Nearest neighbours, exact: by trees where they win, else by brute force in cache-sized pieces, on any device.
 
 Notation:
     n, d      samples, dimensions
@@ -14,6 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+
+from ggmi_callbacks.functional._trees import (
+    nearest_by_tree,
+    tree_counts,
+    trees_count_faster,
+    trees_search_faster,
+)
 
 _CPU_BLOCK = 2**19  # numbers in a block of distances: with the few made from it, what stays in cache
 _GPU_BLOCK = 2**25
@@ -136,10 +143,13 @@ def neighbour_counts(spaces: list[Tensor], groups: list[tuple[int, ...]], k: int
         Kraskov et al. (2004), algorithm 1; for ties Gao et al. (2017), algorithm 1.
     """
     n, device = spaces[0].shape[0], spaces[0].device
-    # Single precision, twice as fast, tells nearly all distances apart; the rest, of data that coincide or lie on a
-    # thin sheet, is done again.
-    quick = [x.float() for x in spaces]
-    found = over_rows(lambda: _Search(quick, groups, k), n, n, device)
+    # Trees, or single precision, twice as fast, tell nearly all distances apart; the rest, of data that coincide or
+    # lie on a thin sheet, is done again.
+    if k < n - 1 and trees_count_faster(spaces, groups):
+        found = tree_counts(spaces, groups, k)
+    else:
+        quick = [x.float() for x in spaces]
+        found = over_rows(lambda: _Search(quick, groups, k), n, n, device)
     again = (found[0] == 0).nonzero()[:, 0]
     if len(again):
         found[:, again] = over_rows(lambda: _Search(spaces, groups, k, again), len(again), n, device)
@@ -191,6 +201,8 @@ def _largest(blocks: list[Tensor], out: Tensor) -> Tensor:
 def nearest(x: Tensor, k: int) -> Tensor:
     """[n] index of the k-th nearest other sample of each row of x [n, d]."""
     x = x - x.mean(0)
+    if k < len(x) - 1 and trees_search_faster(x):
+        return nearest_by_tree(x, k)
 
     def make() -> Callable[[slice], Tensor]:
         distances = SquaredDistances(x)

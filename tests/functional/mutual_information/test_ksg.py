@@ -12,7 +12,7 @@ from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_regression
 from torch import Tensor
 
-from ggmi_callbacks.functional import _neighbours, knn_entropy, mutual_information
+from ggmi_callbacks.functional import _neighbours, _trees, knn_entropy, mutual_information
 from tests.functional.mutual_information._pairs import estimate, gaussian_pair, normal
 
 
@@ -201,3 +201,56 @@ def test_a_warning_points_to_the_line_that_asked_for_the_estimate() -> None:
         with pytest.warns(UserWarning, match=f'estimator="{name}"') as caught:
             mutual_information(x, y, estimator=name)
         assert caught[0].filename == __file__
+
+
+def brute(*args):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_neighbours, "trees_count_faster", lambda *_: False)
+        patch.setattr(_neighbours, "trees_search_faster", lambda *_: False)
+        return args[0](*args[1:])
+
+
+@pytest.mark.parametrize("dims", [(1, 1), (2, 1), (2, 2), (3, 3), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("kind", ["gaussian", "heavy tails", "copies", "rounded"])
+def test_trees_count_what_brute_force_counts(monkeypatch: pytest.MonkeyPatch, dims, kind) -> None:
+    spaces = [normal(1500, d, seed=i) for i, d in enumerate(dims)]
+    spaces[1] = spaces[1] + spaces[0][:, :1]
+    if kind == "heavy tails":
+        spaces = [x.sign() * x.abs() ** 3 for x in spaces]
+    elif kind == "copies":
+        spaces = [torch.where(torch.arange(1500)[:, None] % 3 == 0, 0.5, x) for x in spaces]
+    elif kind == "rounded":
+        spaces = [(16 * x).round() / 16 for x in spaces]  # whose distances are exact
+    if kind != "rounded":
+        spaces = [x - x.mean(0) for x in spaces]
+    groups = [(0, 2), (1, 2), (2,)] if len(dims) == 3 else [(0,), (1,)]
+    monkeypatch.setattr(_trees, "_FROM", dict.fromkeys(range(9), 100))
+    assert _trees.trees_count_faster(spaces, groups)
+    # In double precision throughout: single precision rounds one distance in some ten thousand over an edge.
+    search = _neighbours._Search(spaces, groups, 5, torch.arange(1500))
+    slow = search(slice(0, 1500))
+    found = _neighbours.neighbour_counts(spaces, groups, 5)
+    for fast, expected in zip(found, (slow[2], slow[3:], slow[1]), strict=True):
+        assert torch.equal(fast, expected)
+
+
+def test_a_tree_that_draws_too_few_candidates_leaves_rows_to_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, _ = gaussian_pair(1500, 2)
+    expected = _neighbours.neighbour_counts([x, y], [(0,), (1,)], 5)
+    monkeypatch.setattr(_trees, "_FROM", {4: 100})
+    monkeypatch.setattr(_trees, "_SPARE", 1.1)
+    unsure = _trees.tree_counts([x, y], [(0,), (1,)], 5)[0] == 0
+    assert 0.05 < unsure.double().mean() < 0.95
+    for fast, slow in zip(_neighbours.neighbour_counts([x, y], [(0,), (1,)], 5), expected, strict=True):
+        assert (fast != slow).sum() <= 2  # single precision, see above
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 8])
+def test_the_nearest_by_tree_are_those_by_brute_force(d: int) -> None:
+    x = normal(2500, d, seed=d)
+    x[1000:1003] = x[999]  # copies, fewer than k
+    fast, slow = _neighbours.nearest(x, 5), brute(_neighbours.nearest, x, 5)
+    assert _trees.trees_search_faster(x)
+    distance = [(x - x[which]).norm(dim=1) for which in (fast, slow)]
+    assert torch.allclose(*distance, rtol=1e-6, atol=1e-9)
+    assert (fast != torch.arange(2500)).all()
