@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ggmi_callbacks.model.row_limit import RowLimit
 from ggmi_callbacks.model.soft_prompt import own_tokens
 from ggmi_callbacks.tasks import Inputs, Layout, Task
 
@@ -49,6 +50,7 @@ class Probe:
         self.model = model
         self.task = task
         self._holder = _Holder(model)
+        self._rows = RowLimit()
         self.active = False
         """True while the probe itself runs the model, so that hooks on it stand aside."""
         self.autocast_dtype: torch.dtype | None = None
@@ -118,13 +120,18 @@ class Probe:
             weights: parameters and buffers to override; None for the live ones.
 
         """
-        if not isinstance(inputs, SharedBatch) or torch.is_grad_enabled():
-            return self.call(lambda model: self.task.log_probs(model, inputs), weights)
+        if torch.is_grad_enabled():
+            return self._run(inputs, weights)
+        if not isinstance(inputs, SharedBatch):
+            return self._rows.run(inputs, lambda part: self._run(part, weights))
         found = inputs.find(weights, self.autocast_dtype)
         if found is None:
-            found = self.call(lambda model: self.task.log_probs(model, inputs), weights)
+            found = self._rows.run(inputs, lambda part: self._run(part, weights))
             inputs.keep(weights, self.autocast_dtype, found)
         return found
+
+    def _run(self, inputs: Mapping[str, Any], weights: Parameters | None) -> Tensor:
+        return self.call(lambda model: self.task.log_probs(model, inputs), weights)
 
     @torch.no_grad()
     def nll(self, inputs: Mapping[str, Any], layout: Layout, weights: Parameters | None = None) -> Tensor:
