@@ -7,6 +7,7 @@ there, then the old ones go, and whoever reads takes the file that covers most. 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ ROW_GROUP = 2**17
 """Rows after which a file is complete and not written again."""
 
 _LOOSE = 64  # smaller files that wait to become one
+_logger = logging.getLogger("ggmi_callbacks")
 _NAME = re.compile(r"rows-(\d+)-(\d+)\.parquet")
 
 
@@ -108,9 +110,15 @@ class Folder:
         self._rows = 0
         self._begun = False
         self._loose: list[Path] = []  # the last files, which are to become one
+        self._waiting: list[pa.Table] = []  # what could not be written yet
+        self._failed = False
 
     def __len__(self) -> int:
         return self._rows if self._begun else max((_ends(path)[1] for path in self._files()), default=0)
+
+    @property
+    def _kept_back(self) -> int:
+        return sum(map(len, self._waiting))
 
     def begin(self) -> None:
         """See :meth:`Store.begin`.
@@ -135,10 +143,26 @@ class Folder:
 
     def append(self, table: pa.Table) -> None:
         """See :meth:`Store.append`."""
-        first, self._rows = self._rows, self._rows + len(table)
+        self._rows += len(table)
         if not self._writes or not len(table):
             return
-        self._loose.append(self._write(first, table))
+        self._waiting.append(table)
+        try:
+            self._write_waiting()
+        except OSError as error:  # a full disk, a share that is gone: nothing to end a run for
+            if not self._failed:
+                self._failed = True
+                _logger.warning(
+                    "GGMI: the ledger cannot be written into %s (%s). Its rows stay in memory, and are written as soon "
+                    "as that can be; training goes on.",
+                    self.path,
+                    error,
+                )
+
+    def _write_waiting(self) -> None:
+        """Write the rows that wait, and make one file of many."""
+        self._loose.append(self._write(self._rows - self._kept_back, pa.concat_tables(self._waiting)))
+        self._waiting, self._failed = [], False
         rows = self._rows - _ends(self._loose[0])[0]
         if rows >= ROW_GROUP or len(self._loose) >= _LOOSE:
             old, start = self._loose, _ends(self._loose[0])[0]
@@ -152,10 +176,12 @@ class Folder:
         """See :meth:`Store.tables`."""
         for path in self._files():
             yield _read(path, columns)
+        for table in self._waiting:
+            yield table if columns is None else table.select(list(columns))
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Store.state_dict`."""
-        return {"rows": self._rows, "folder": str(self.path)}
+        return {"rows": self._rows - self._kept_back, "folder": str(self.path)}
 
     def load_state_dict(self, state: dict[str, Any], schema: pa.Schema) -> None:
         """See :meth:`Store.load_state_dict`; rows that came after the checkpoint are removed.

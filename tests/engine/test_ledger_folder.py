@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -194,3 +195,32 @@ def test_the_table_carries_the_unit_of_its_gains(make_model, tmp_path):
     assert "reward, in its own unit" in Path(page).read_text()
     folder = pytest.importorskip("ggmi_callbacks.report").report(tmp_path / "ledger", tmp_path / "folder.html")
     assert "reward, in its own unit" in Path(folder).read_text()
+
+
+@pytest.fixture
+def full_disk():
+    """While it is entered no file may grow, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @contextmanager
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return full
+
+
+def test_a_full_disk_ends_no_run_and_no_row_is_lost(tmp_path, full_disk, caplog) -> None:
+    ledger, whole = Ledger(["a", "b"], path=tmp_path / "ledger"), Ledger(["a", "b"])
+    for step in range(6):
+        fill(whole, 1, start=step)
+        with full_disk() if step in (2, 3) else nullcontext():
+            fill(ledger, 1, start=step)
+        assert ledger.state_dict()["rows"] == (20 if step in (2, 3) else 10 * (step + 1))
+        assert ledger.table.equals(whole.table)
+    assert Ledger.read(tmp_path / "ledger").table.select(["id", "step"]).equals(whole.table.select(["id", "step"]))
+    assert [r.getMessage().partition(" into ")[0] for r in caplog.records] == ["GGMI: the ledger cannot be written"]
