@@ -75,7 +75,7 @@ class Sizes:
     """Problems of volume one that the model reads at the start."""
     second: int = 6000
     """Those of volume two."""
-    asked: int = 150
+    asked: int = 200
     """New questions in a round; each is answered at all temperatures."""
     anchors: int = ANCHORS
     held: int = HELD
@@ -105,7 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     add("--rounds", type=int, default=5)
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    add("--learning-rate", type=float, default=1e-3)
+    add("--learning-rate", type=float, default=3e-4)
     add("--output", type=Path, default=Path("out/self_training"))
     add("--quick", action="store_true", help="one seed and two rounds of a smaller model: does it run?")
     args = parser.parse_args(argv)
