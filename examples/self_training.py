@@ -5,7 +5,7 @@ round it answers new questions at four temperatures and is fine-tuned on these a
 model that came out. No person answers anything after the start. What it trains on is
 
     everything      all of its answers
-    Filter()        those that agree with the other answers to their question and are a gain for 128 human solutions
+    Filter()        those that agree with the other answers to their question and are a gain for 256 human solutions
     verifier        those that a checker of the task finds right; an upper line, as other tasks have no checker
 
 Every round of every arm asks the same questions of its seed and takes the same optimiser steps.
@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from read_data import texts_of
-from sft_gain import ANCHORS, HELD, TEMPERATURES, answer, as_dataset, heldout_nll, pretrain, training_arguments
+from sft_gain import HELD, TEMPERATURES, answer, as_dataset, heldout_nll, pretrain, training_arguments
 from small_model import load_model, sample
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
@@ -77,7 +77,7 @@ class Sizes:
     """Those of volume two."""
     asked: int = 200
     """New questions in a round; each is answered at all temperatures."""
-    anchors: int = ANCHORS
+    anchors: int = 256
     held: int = HELD
 
 
@@ -177,7 +177,8 @@ def run_round(
         policy=arm.policy(),
         scorer=arm.scorer(),
         source="source",
-        shadow_learning_rate=0.3 * args.learning_rate,  # few anchors, small steps
+        shadow_learning_rate=1e-3,  # what the model has read is much like the anchors: they teach it little
+        shadow_epochs=5,
         heldout=RESERVED,
     )
     trainer.add_callback(callback)
