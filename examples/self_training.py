@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from read_data import texts_of
-from sft_gain import HELD, TEMPERATURES, answer, as_dataset, heldout_nll, pretrain, training_arguments
+from sft_gain import answer, as_dataset, heldout_nll, pretrain, training_arguments
 from small_model import load_model, sample
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
@@ -47,6 +47,7 @@ from ggmi_callbacks import ColumnScorer, Filter, Monitor, Policy, Scorer
 from ggmi_callbacks.functional import shared_information
 from ggmi_callbacks.integrations.trl import GGMICallback
 
+TEMPERATURES = (0.4, 0.7, 1.0, 1.2)
 RESERVED = 0.05
 """Share of the answers that is never trained on: twins, by which GGMI and the generalisation gap are measured."""
 
@@ -75,10 +76,10 @@ class Sizes:
     """Problems of volume one that the model reads at the start."""
     second: int = 6000
     """Those of volume two."""
-    asked: int = 200
+    asked: int = 300
     """New questions in a round; each is answered at all temperatures."""
     anchors: int = 256
-    held: int = HELD
+    held: int = 300
 
 
 QUICK = Sizes("llama-0.5m", first=64, second=64, asked=80, anchors=16, held=16)
@@ -163,7 +164,7 @@ def run_round(
     """The model answers, and trains on its answers."""
     questions = begin.rounds[number - 1]
     rows = [row for t in TEMPERATURES for row in answer(model, begin.tokenizer, questions, t)]
-    steps = math.ceil(len(rows) / args.batch_size)
+    steps = math.ceil(len(rows) / args.batch_size / 2)  # half a pass: a filter that keeps little passes over it often
     trainer = SFTTrainer(
         model,
         args=training_arguments(args, max_steps=steps, disable_tqdm=True),
@@ -178,7 +179,6 @@ def run_round(
         scorer=arm.scorer(),
         source="source",
         shadow_learning_rate=1e-3,  # what the model has read is much like the anchors: they teach it little
-        shadow_epochs=5,
         heldout=RESERVED,
     )
     trainer.add_callback(callback)
