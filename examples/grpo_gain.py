@@ -2,8 +2,7 @@
 
 A small language model that has read a little of a school book answers each question four times, and a checker rewards
 what is right. A group whose answers are all wrong, or all right, teaches nothing: its advantages are zero. ``Filter()``
-leaves such groups out of the update, so the model that comes out is the same and the run shorter. With anchors, 128
-human solutions, it also drops groups that are surely no gain for them, and logs whether reward and gain agree.
+leaves such groups out of the update, so the model that comes out is the same, but for rounding, and the run shorter.
 
     python examples/grpo_gain.py --output out/grpo
 """
@@ -29,8 +28,8 @@ from ggmi_callbacks.integrations.trl import GGMICallback
 
 ANSWERS = 4
 ASKED = 16  # questions in a step
-RUNS = {"plain": (Monitor, False), "Filter()": (Filter, False), "Filter(), anchors": (Filter, True)}
-SHOWN = ("groups_without_signal", "dropped/gain", "seconds_saved", "shared_information", "reward_gain_correlation")
+RUNS = {"plain": Monitor, "Filter()": Filter}
+SHOWN = ("groups_without_signal", "kept", "seconds_saved", "shared_information", "agreement")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,9 +54,7 @@ def reward(completions: list[str], answer: list[int], **kwargs: Any) -> list[flo
 
 def run(name: str, begin: Start, args: argparse.Namespace) -> dict[str, Any]:
     """One run from the start; its row of the table."""
-    policy, anchored = RUNS[name]
     rows = [{"prompt": p.question + "\n", "answer": p.answer} for p in begin.rounds[0]]
-    anchors = [{"prompt": p.question + "\n", "completion": p.solution} for p in begin.anchors]
     trainer = GRPOTrainer(
         begin.model(),
         reward_funcs=reward,
@@ -79,7 +76,7 @@ def run(name: str, begin: Start, args: argparse.Namespace) -> dict[str, Any]:
         train_dataset=Dataset.from_list(rows),
         processing_class=begin.tokenizer,
     )
-    callback = GGMICallback(trainer, anchors=anchors if anchored else None, policy=policy(), shadow_epochs=5)
+    callback = GGMICallback(trainer, policy=RUNS[name]())
     trainer.add_callback(callback)
     clock = time.process_time()
     trainer.train()

@@ -10,7 +10,6 @@ nothing. Answers of a group are siblings, and share what the model knows. With a
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from ggmi_callbacks.engine.budget import Budget
 from ggmi_callbacks.engine.checkpoint import check_stamp, stamp
 from ggmi_callbacks.engine.engine import GainEngine
 from ggmi_callbacks.engine.ledger import Ledger
+from ggmi_callbacks.engine.rollout_numbers import centred, numbers, spread
 from ggmi_callbacks.functional.agreement import agreement
 from ggmi_callbacks.functional.shared_information import sibling_information
 from ggmi_callbacks.model import Probe, Shadow
@@ -59,6 +59,11 @@ class RolloutEngine:
 
     """
 
+    _run: dict[str, float]  # sums since the run began
+    _window: dict[str, float]  # sums since the last log
+    _answers: list[Sequence[int]]  # since their shared information was last added
+    _groups: list[int]
+
     def __init__(
         self, model: nn.Module, policy: Policy, task: Task, gains: GainEngine | None = None, batch_size: int = 8
     ) -> None:
@@ -72,6 +77,7 @@ class RolloutEngine:
         """One row an answer, numbered as sampled; ``nll`` is not measured."""
         self.budget = Budget(None, self.device)
         self.step, self._count, self._prepared = 0, 0, False
+        self._forget()
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +107,7 @@ class RolloutEngine:
         groups = rewards.shape[0] // size
         number = torch.arange(groups, device=rewards.device).repeat_interleave(size)
         gain, noise = self._score(inputs, rewards)
-        signal = _spread(rewards.reshape(groups, size, -1))
+        signal = spread(rewards.reshape(groups, size, -1))
         weights = torch.ones_like(gain)
         taught = torch.ones_like(signal)
         if self.policy.drops:
@@ -134,8 +140,9 @@ class RolloutEngine:
         self._require_prepared("log")
         self.ledger.flush()
         self._share()
-        window, self._window = self._window, defaultdict(float)
-        return _numbers(window, self.policy)
+        window = self._window
+        self._window = defaultdict(float)
+        return numbers(window, self.policy.drops)
 
     def finish(self) -> dict[str, float]:
         """Numbers that are known at the end alone: there are none."""
@@ -144,7 +151,7 @@ class RolloutEngine:
     def run_numbers(self) -> dict[str, float]:
         """Numbers of the run so far."""
         self._require_prepared("results")
-        return _numbers(self._run, self.policy)
+        return numbers(self._run, self.policy.drops)
 
     def results(self) -> dict[str, Any]:
         """Numbers of the run so far, and what was used."""
@@ -201,11 +208,12 @@ class RolloutEngine:
             self.gains.optimizer = self.optimizer
             self.gains.prepare_scorer()
         self.policy.reset()
-        self._run: defaultdict[str, float] = defaultdict(float)
-        self._window: defaultdict[str, float] = defaultdict(float)
-        self._answers: list[Sequence[int]] = []
-        self._groups: list[int] = []
+        self._forget()
         self._prepared = True
+
+    def _forget(self) -> None:
+        self._run, self._window = defaultdict(float), defaultdict(float)
+        self._answers, self._groups = [], []
 
     def _require_prepared(self, name: str) -> None:
         if not self._prepared:
@@ -234,7 +242,7 @@ class RolloutEngine:
         """Add a generation to the sums."""
         reward = rewards if rewards.dim() == 1 else rewards.sum(1)
         known = gain.isfinite() & reward.isfinite()
-        x, y = (_centred(value.double().where(known, float("nan")), size) for value in (reward, gain))
+        x, y = (centred(value.double().where(known, float("nan")), size) for value in (reward, gain))
         sums = {
             "kept": (weights > 0).sum(),
             "flat": (~signal).sum(),
@@ -281,36 +289,3 @@ def check_rollout_policy(policy: Policy, anchored: bool) -> None:
             f"`anchors` are missing: {policy!r} acts on gains, and without anchors rollouts have none. Give "
             "`anchors`, or use `Filter()`, which without them drops the groups whose rewards are all equal."
         )
-
-
-def _spread(rewards: Tensor) -> Tensor:
-    """Whether rewards [g, size, k] of a group differ, those that are known, in any of k, bool [g]."""
-    high = rewards.nan_to_num(nan=float("-inf")).amax(1)
-    low = rewards.nan_to_num(nan=float("inf")).amin(1)
-    return (high > low).any(1)
-
-
-def _centred(values: Tensor, size: int) -> Tensor:
-    """``values`` [n] less the mean of their group; zero where not known."""
-    grouped = values.view(-1, size)
-    return (grouped - grouped.nanmean(1, keepdim=True)).nan_to_num(nan=0.0).flatten()
-
-
-def _numbers(sums: Mapping[str, float], policy: Policy) -> dict[str, float]:
-    """What the sums of a window or a run say; a number without anything behind it is left out."""
-    scale = math.sqrt(sums.get("xx", 0.0) * sums.get("yy", 0.0))
-    over = {
-        "groups_without_signal": ("flat", sums.get("groups")),
-        "shared_information": ("shared", sums.get("siblings")),
-        "agreement": ("agreement", sums.get("siblings")),
-        "gain": ("gain", sums.get("known")),
-        "reward_gain_correlation": ("xy", scale),
-    }
-    if policy.drops:
-        over["kept"] = ("kept", sums.get("answers"))
-        over["dropped/no_signal"] = ("flat", sums.get("groups"))
-        over["dropped/gain"] = ("negative", sums.get("groups"))
-    found = {f"ggmi/{name}": sums[top] / below for name, (top, below) in over.items() if below}
-    if policy.drops and sums.get("trained"):
-        found["ggmi/seconds_saved"] = sums["left out"] * sums["seconds"] / sums["trained"]
-    return found
