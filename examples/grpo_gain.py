@@ -42,8 +42,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.steps = min(args.steps, 2) if args.quick else args.steps
     asked = args.steps * ASKED
-    args.sizes = Sizes("llama-0.5m", 32, 32, asked, 16, 16) if args.quick else Sizes(first=0, second=4000, asked=asked)
-    args.rounds, args.batch_size, args.epochs, args.learning_rate, args.max_length = 1, 8, 1, 3e-4, 256
+    args.sizes = Sizes("llama-0.5m", 32, 32, asked, 16, 16) if args.quick else Sizes(asked=asked)
+    args.rounds, args.batch_size, args.epochs, args.learning_rate, args.max_length = 1, 8, 1, 1e-4, 256
     return args
 
 

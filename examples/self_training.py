@@ -39,7 +39,7 @@ from datasets import Dataset
 from read_data import texts_of
 from sft_gain import answer, as_dataset, heldout_nll, pretrain, training_arguments
 from small_model import load_model, sample
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
 from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, is_right, make_problems
 
@@ -97,7 +97,7 @@ class Start:
 
     def model(self, folder: Path | None = None) -> PreTrainedModel:
         """The model of a folder; by default the one at the start."""
-        return load_model(str(folder or self.folder), None, (), 0)[0]
+        return AutoModelForCausalLM.from_pretrained(folder or self.folder, dtype=torch.float32)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

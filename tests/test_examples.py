@@ -218,7 +218,7 @@ def test_self_training_goes_on_from_the_round_that_it_had_reached(tmp_path, caps
     assert (tmp_path / "cells" / "0--everything--1.json").stat().st_mtime_ns == first
     table = pd.read_csv(tmp_path / "rounds.csv")
     assert table["round"].tolist() == [0, 1, 2]
-    assert table.loc[1:, ["right", "shared_information", "ggmi"]].notna().all(axis=None)
+    assert table.loc[1:, ["right", "kept", "nats", "shared_information"]].notna().all(axis=None)
     assert (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
     assert "accuracy" in capsys.readouterr().out
 
