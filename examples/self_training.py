@@ -254,7 +254,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.seed = seed
         begin = start(args)
         for name in args.arms:
-            run_arm(begin, name, args)
+            try:
+                run_arm(begin, name, args)
+            except ValueError as refusal:  # nothing is right, or the anchors teach the model nothing
+                print(f"seed {seed}, {name}: the arm ends here. {refusal}", flush=True)
         print(f"\n{describe(tabulate(args.output))}\n", flush=True)
 
 
