@@ -220,7 +220,8 @@ COLUMNS = {
 def tabulate(folder: Path) -> pd.DataFrame:
     """All cells so far; writes them, and the picture."""
     cells = pd.DataFrame([json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))])
-    cells = cells.drop(columns="results", errors="ignore").sort_values(["arm", "seed", "round"])
+    told = ["seed", "arm", "round", *COLUMNS, "right of kept", "generalization_gap", "seconds"]
+    cells = cells.reindex(columns=told).sort_values(["arm", "seed", "round"])
     cells.to_csv(folder / "rounds.csv", index=False)
     picture, axes = plt.subplots(2, 3, figsize=(12, 6), sharex=True, layout="constrained")
     for axis, (column, what) in zip(axes.flat, COLUMNS.items(), strict=True):
