@@ -213,7 +213,7 @@ COLUMNS = {
     "right": "share right of its answers",
     "kept": "share kept",
     "shared_information": "shared information, nats per answer",
-    "ggmi": "GGMI per sample, nats",
+    "ggmi": "GGMI, nats",
 }
 
 
