@@ -272,3 +272,35 @@ def test_there_is_no_report_page_of_rollouts(make, tmp_path):
     _, callback = make("grpo", Monitor())
     with pytest.raises(NotImplementedError, match="no report page of rollouts"):
         callback.report(tmp_path / "page.html")
+
+
+def test_anchors_in_messages_are_tokenised_as_the_prompts_of_the_trainer(make, tokenizer, monkeypatch):
+    template = (
+        "{% for m in messages %}{{ m.content }} {% if m.role == 'assistant' %}<eos>{% else %}. {% endif %}{% endfor %}"
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"Tom has {i}"}],
+            "completion": [{"role": "assistant", "content": "red"}],
+        }
+        for i in range(8)
+    ]
+    _, callback = make("grpo", Monitor(), callback={"anchors": rows})
+    row = callback._anchors[3]
+    assert tokenizer.decode(row["input_ids"]) == "Tom has 3 . red <eos>"
+    assert [label for label in row["labels"] if label != -100] == row["input_ids"][-2:]
+
+
+def test_an_adapter_is_filtered_and_monitored_as_a_whole_model_is(make, make_model, human):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=4, init_lora_weights=False)
+    runs = []
+    for policy, callback in ((None, None), (Monitor(), human), (Filter(), None)):
+        torch.manual_seed(5)
+        trainer, _ = make("grpo", policy, callback=callback, model=peft.get_peft_model(make_model(), config))
+        trainer.train()
+        runs.append(weights_of(trainer))
+    plain, monitored, filtered = runs
+    assert torch.equal(plain, monitored)
+    torch.testing.assert_close(filtered, plain, rtol=0, atol=1e-6)
