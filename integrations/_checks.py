@@ -10,8 +10,8 @@ from ggmi_callbacks.policies import Policy
 from ggmi_callbacks.scorers import Scorer
 
 _SUPPORTED = (
-    "GGMI knows `transformers.Trainer` (`ggmi_callbacks.integrations.transformers`) and TRL's `SFTTrainer` "
-    "(`ggmi_callbacks.integrations.trl`), on causal language models"
+    "GGMI knows `transformers.Trainer` (`ggmi_callbacks.integrations.transformers`) and TRL's `SFTTrainer`, "
+    "`GRPOTrainer` and `RLOOTrainer` (`ggmi_callbacks.integrations.trl`), on causal language models"
 )
 
 

@@ -9,6 +9,7 @@ import inspect
 from typing import Any
 
 import transformers
+from torch import Tensor
 
 READ_IN = {"transformers": "5.23.0", "trl": "1.16.0"}
 """Versions in which the names below were read."""
@@ -31,6 +32,9 @@ TRAINER = (
     "_save_checkpoint",  # calls save_model(folder, _internal_call=True) first and removes old checkpoints last
 )
 SFT_TRAINER = ("_prepare_dataset", "_formatting_func", "_is_vision_dataset", "_skip_prepare_dataset")
+ROLLOUTS = ("_generate_and_score_completions", "_calculate_rewards", "_compute_loss")
+"""Methods of ``GRPOTrainer`` and ``RLOOTrainer``: sample answers, reward them, and the loss of a micro-batch."""
+ROLLOUT_TRAINER = (*ROLLOUTS, "_tokenize_prompts", "num_generations", "reward_weights", "aux_loss_enabled")
 HANDLER = ("callbacks", "remove_callback", "pop_callback")  # of trainer.callback_handler
 
 
@@ -41,8 +45,9 @@ def check(trainer: Any) -> None:
         RuntimeError: naming what has gone and the versions that have it.
 
     """
-    sft = any(kind.__name__ == "SFTTrainer" for kind in type(trainer).__mro__)
-    owners: list[tuple[Any, tuple[str, ...]]] = [(trainer, TRAINER + SFT_TRAINER if sft else TRAINER)]
+    own = {"SFTTrainer": SFT_TRAINER, "GRPOTrainer": ROLLOUT_TRAINER, "RLOOTrainer": ROLLOUT_TRAINER}
+    names = sum((own.get(kind.__name__, ()) for kind in type(trainer).__mro__), TRAINER)
+    owners: list[tuple[Any, tuple[str, ...]]] = [(trainer, names)]
     owners.append((trainer.callback_handler, HANDLER))
     gone = [f"{type(owner).__name__}.{name}" for owner, names in owners for name in names if not hasattr(owner, name)]
     if gone:
@@ -98,3 +103,44 @@ def sft_prepare(trainer: Any, data: Any, args: Any, name: str) -> Any:
 def sft_skips_preparation(trainer: Any) -> bool:
     """Whether an ``SFTTrainer`` takes its data as they are, images among them."""
     return trainer._is_vision_dataset or trainer._skip_prepare_dataset
+
+
+def signals(trainer: Any, rewards: Tensor) -> Tensor:
+    """Rewards [n, k] of answers, in any of which a spread within a group moves the model; NaN where there are none.
+
+    The weighted sum, or each reward where every one is normalised by itself; KL penalties do not count.
+    """
+    if getattr(trainer, "multi_objective_aggregation", "sum_then_normalize") == "normalize_then_sum":
+        return rewards
+    total = (rewards * trainer.reward_weights.to(rewards.device)).nansum(1, keepdim=True)
+    return total.masked_fill(rewards.isnan().all(1, keepdim=True), float("nan"))
+
+
+def beyond_text(trainer: Any) -> str | None:
+    """What a trainer of rollouts does with more than prompts and answers in text; None if nothing."""
+    if getattr(trainer, "_is_vlm", False):
+        return "images"
+    if getattr(trainer, "tools", None):
+        return "`tools`"
+    return "environments" if getattr(trainer, "environment_factories", None) else None
+
+
+def shared_term(trainer: Any) -> str | None:
+    """A term of the loss of rollouts, or a mask in it, that is taken over all answers of a batch; None if none is."""
+    if trainer.aux_loss_enabled:
+        return "`router_aux_loss_coef`"
+    if getattr(trainer, "_entropy_bonus_enabled", False):
+        return "`entropy_coef`"
+    return "`top_entropy_quantile` below 1" if getattr(trainer, "top_entropy_quantile", 1.0) < 1.0 else None
+
+
+def prompt_and_completion(trainer: Any, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Token ids of a row's prompt, as a trainer of rollouts tokenises it, and of its completion with its end."""
+    prompt, completion = row["prompt"], row["completion"]
+    tokenizer = trainer.processing_class
+    ids = list(trainer._tokenize_prompts([prompt])[0][0])
+    if isinstance(prompt, str):
+        return ids, [*tokenizer(text=completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    settings = {"chat_template": getattr(trainer, "chat_template", None), **trainer.chat_template_kwargs}
+    whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=True, return_dict=True, **settings)
+    return ids, list(whole["input_ids"])[len(ids) :]

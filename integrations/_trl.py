@@ -25,6 +25,9 @@ class GGMICallback(base.GGMICallback):
 
     ``SFTTrainer``: a row, or a segment of a packed one.
 
+    ``GRPOTrainer``, ``RLOOTrainer``: a rollout; groups of one prompt are dropped whole. Anchors are not needed for what
+    rewards and siblings tell; ``source``, ``heldout`` and ``overhead`` are refused.
+
     Anchors come in any form that ``SFTTrainer`` takes and get the very preprocessing of its training set; a list may
     hold rows, lists of messages or texts, and packed rows are split into their samples. Packed and padding-free
     batches are scored, weighed and filtered per sample, that is per segment.

@@ -135,7 +135,7 @@ class GGMICallback(Results, Entrant, TrainerCallback):
             )
         self._refuse(trainer)
         if anchors is None:
-            _checks.check_without_anchors("source='column'", source is not None, scorer, self.policy, heldout)
+            self._check_lone(source, scorer, heldout)
         self._read_anchors(anchors, heldout)
         self._source, self._samples = source, self._heldout.reserve(self._read_samples(source), trainer.args.seed)
         self._rate, self._shadow_epochs, self._scorer = shadow_learning_rate, shadow_epochs, scorer
@@ -206,6 +206,10 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         trainer, args = self.trainer, self.trainer.args
         tokenizer = trainer.processing_class
         return read_samples(trainer.train_dataset, source, args.world_size, args.process_index, tokenizer)
+
+    def _check_lone(self, source: str | None, scorer: Scorer | None, heldout: Any) -> None:
+        """Raise where without anchors there is nothing to do."""
+        _checks.check_without_anchors("source='column'", source is not None, scorer, self.policy, heldout)
 
     def _refuse(self, trainer: Any) -> None:
         """Raise at the start where samples could not be scored or weighted exactly."""

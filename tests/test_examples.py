@@ -22,7 +22,16 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def examples_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("word_problems", "read_data", "small_model", "sft_report", "sft_gain", "gsm8k_split"):
+    for name in (
+        "word_problems",
+        "read_data",
+        "small_model",
+        "sft_report",
+        "sft_gain",
+        "gsm8k_split",
+        "self_training",
+        "grpo_gain",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -196,6 +205,33 @@ def test_the_pipeline_runs_on_its_own_and_then_on_files(tmp_path, capsys):
         assert set(table["source"].to_pylist()) == ({"A", "B"} if more else {None})
         assert (out / "gain.png").read_bytes().startswith(b"\x89PNG")
         assert (out / "student" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_self_training_goes_on_from_the_round_that_it_had_reached(tmp_path, capsys):
+    import self_training
+
+    arguments = ["--quick", "--output", str(tmp_path), "--arms", "everything"]
+    self_training.main([*arguments, "--rounds", "1"])
+    first = (tmp_path / "cells" / "0--everything--1.json").stat().st_mtime_ns
+    self_training.main(arguments)
+    assert (tmp_path / "cells" / "0--everything--1.json").stat().st_mtime_ns == first
+    table = pd.read_csv(tmp_path / "rounds.csv")
+    assert table["round"].tolist() == [0, 1, 2]
+    assert table.loc[1:, ["right", "kept", "nats", "shared_information"]].notna().all(axis=None)
+    assert (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_rollout_example_shows_what_groups_without_signal_cost(tmp_path, capsys):
+    import grpo_gain
+
+    grpo_gain.main(["--quick", "--output", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "grpo.csv", index_col="run")
+    assert table.index.tolist() == ["start", *grpo_gain.RUNS]
+    assert table.loc["Filter()", "groups_without_signal"] == 1.0  # a model that has read so little is never right
+    assert "seconds_saved" in capsys.readouterr().out
 
 
 @pytest.mark.slow
