@@ -25,6 +25,8 @@ class GGMICallback(base.GGMICallback):
 
     ``SFTTrainer``: a row, or a segment of a packed one.
 
+    ``DPOTrainer``, ``RewardTrainer``: a pair, the chosen and the rejected answer. Anchors are pairs too.
+
     Anchors come in any form that ``SFTTrainer`` takes and get the very preprocessing of its training set; a list may
     hold rows, lists of messages or texts, and packed rows are split into their samples. Packed and padding-free
     batches are scored, weighed and filtered per sample, that is per segment.

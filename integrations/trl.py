@@ -10,7 +10,8 @@ try:
 except ImportError as error:  # pragma: no cover - exercised in a bare environment
     raise ImportError("`ggmi_callbacks.integrations.trl` needs TRL: pip install 'ggmi-callbacks[trl]'") from error
 
+from ggmi_callbacks.integrations._preference import DPOCallback, RewardCallback
 from ggmi_callbacks.integrations._sft import SFTCallback
 from ggmi_callbacks.integrations._trl import GGMICallback
 
-__all__ = ["GGMICallback", "SFTCallback"]
+__all__ = ["DPOCallback", "GGMICallback", "RewardCallback", "SFTCallback"]

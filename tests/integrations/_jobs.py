@@ -37,7 +37,7 @@ def gradients_of_first_step(trainer) -> torch.Tensor:
 
     class Catch(TrainerCallback):
         def on_pre_optimizer_step(self, *args, model, **kwargs):
-            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.requires_grad]))
 
     trainer.add_callback(Catch())
     trainer.train()

@@ -1,0 +1,241 @@
+"""The callbacks for ``DPOTrainer`` and ``RewardTrainer``: a sample is a pair, a chosen and a rejected answer.
+
+Both make their loss as a mean over the pairs of a batch, which has the chosen rows first and as many rejected ones
+behind them. Weights go on the gradient of what each row gives to it (log-probabilities, rewards), so that the gradient
+is that of sum_i w_i loss_i / n for every loss whose terms each depend on one pair. The loss that is logged is the
+unweighted one: its terms are never there one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+from trl import DPOTrainer, RewardTrainer
+
+from ggmi_callbacks.data import SampleData, decoder
+from ggmi_callbacks.engine import SampleEngine
+from ggmi_callbacks.engine.default import default_scorer
+from ggmi_callbacks.integrations import _compat
+from ggmi_callbacks.integrations._anchors import naming_columns
+from ggmi_callbacks.integrations._datasets import Samples
+from ggmi_callbacks.integrations._install import Installation
+from ggmi_callbacks.integrations._loss import Reached, ScoredLoss
+from ggmi_callbacks.integrations._sft import FusedCausalLM
+from ggmi_callbacks.integrations._trl import GGMICallback
+from ggmi_callbacks.scorers import DistinctScorer, JointScorer, PairScorer, PromptInformationScorer, SimilarityScorer
+from ggmi_callbacks.tasks import IGNORE, Inputs, PairedCausalLM, PairedReward, Task, chosen_side
+from ggmi_callbacks.weighting.loss import scale_gradient
+
+EACH_PAIR = {
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+}
+"""Loss types of ``DPOTrainer`` that are a mean over pairs, each term of one pair alone."""
+_CHUNK = 1000  # rows read at once
+
+
+class PairLoss(ScoredLoss):
+    """The same for a loss that is a mean over pairs."""
+
+    def install(self, installation: Installation) -> None:
+        """See :meth:`ScoredLoss.install`; the model's own loss is not asked for."""
+        installation.replace(self.trainer, "compute_loss", self.compute_loss)
+
+    def compute_loss(self, model: nn.Module, inputs: Inputs, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`ScoredLoss.compute_loss`; the mean over the pairs that were there before any was dropped."""
+        if not (model.training and torch.is_grad_enabled()):
+            return self._original(model, inputs, *args, **kwargs)
+        whole = len(inputs["input_ids"])
+        inputs = self.engine.observe(inputs)
+        left = 0 if self.engine.is_empty else len(inputs["input_ids"])
+        with self._listening(model, inputs):
+            loss = self._original(model, dict(inputs), *args, **kwargs)
+        if left == whole:
+            return loss
+        return (loss[0] * left / whole, *loss[1:]) if isinstance(loss, tuple) else loss * left / whole
+
+    def _weigh(self, outputs: Any, weights: Tensor, reached: Reached) -> None:
+        name = "logits" if getattr(outputs, "log_probs", None) is None else "log_probs"
+        values = scale_gradient(getattr(outputs, name), weights.repeat(2, 1))
+        values.register_hook(reached)
+        setattr(outputs, name, values)
+
+
+class ChosenRows:
+    """The chosen answers of a prepared data set as rows of tokens and labels, made when they are read.
+
+    Args:
+        data: the trainer's training set.
+        read: prompt and chosen answer of a row, token ids.
+
+    """
+
+    column_names = ("input_ids", "labels")
+
+    def __init__(self, data: Any, read: Callable[[dict[str, Any]], tuple[list[int], list[int]]]) -> None:
+        self._data, self._read = data, read
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, int):
+            return self._row(self._data[key])
+        starts = range(0, len(self), _CHUNK)
+        return [self._row(row)[key] for i in starts for row in _rows(self._data[i : i + _CHUNK])]
+
+    def _row(self, row: dict[str, Any]) -> dict[str, list[int]]:
+        prompt, chosen = self._read(row)
+        return {"input_ids": [*prompt, *chosen], "labels": [*[IGNORE] * len(prompt), *chosen]}
+
+
+class PairCallback(GGMICallback):
+    """What the callbacks for trainers on pairs have in common."""
+
+    _loss_class = PairLoss
+    _refused: tuple[type, ...] = (DistinctScorer, PromptInformationScorer, SimilarityScorer)
+
+    @staticmethod
+    def _chosen(row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Prompt and chosen answer of a row, token ids."""
+        raise NotImplementedError
+
+    def _prepare_anchors(self, anchors: Any) -> Any:
+        if not isinstance(anchors, datasets.Dataset):
+            anchors = datasets.Dataset.from_list([anchors[i] for i in range(len(anchors))])
+        with naming_columns(anchors):
+            prepared = _compat.prepare_pairs(self.trainer, anchors, "anchors")
+        return _compat.used_columns(self.trainer, prepared, "anchors")
+
+    def _heldout_collator(self) -> Callable[[list[Any]], Inputs]:
+        return self.trainer.data_collator
+
+    def _read_samples(self, source: str | None) -> Samples:
+        found = super()._read_samples(source)
+        if found.size is None:
+            return found
+        tokens, decode = ChosenRows(found.data, self._chosen), decoder(self.trainer.processing_class)
+        return replace(found, table=SampleData(found.data, tokens, decode))
+
+    def _refuse(self, trainer: Any) -> None:
+        super()._refuse(trainer)
+        if self.policy.drops and trainer.args.world_size > 1:
+            raise ValueError(
+                f"`{self.policy!r}` on {trainer.args.world_size} ranks: {self.trainer_class.__name__} gathers the "
+                "rewards of as many pairs from each rank, and a filter leaves each another number. Use `Reweight()`, "
+                "or one process."
+            )
+
+    def _make_engine(self) -> SampleEngine:
+        for scorer in self._scorer.scorers if isinstance(self._scorer, JointScorer) else (self._scorer,):
+            if isinstance(scorer, self._refused):
+                raise ValueError(
+                    f"`scorer`: {type(scorer).__name__} reads single answers, and here a sample is a pair. Use "
+                    "`PairScorer`, `LikelihoodScorer`, `GradientScorer`, `LookaheadScorer`, `AgreementScorer` or "
+                    "`ColumnScorer`, alone or in a `JointScorer(zero='own')`."
+                )
+        if isinstance(self._scorer, JointScorer) and self._scorer.label is not None:
+            raise ValueError(
+                f"`JointScorer(label={self._scorer.label!r})` learns from single answers, and here a sample is a "
+                "pair: leave `label` out and give `zero='own'`."
+            )
+        return super()._make_engine()
+
+
+class DPOCallback(PairCallback):
+    """Monitors, filters or reweights the pairs of a ``DPOTrainer``: gain(pair) = gain(chosen) - gain(rejected).
+
+    Anchors are pairs as those of the training set; the shadow learns their chosen answers. Losses by source are
+    log p(rejected) - log p(chosen) in nats per token: below zero where the chosen answer is the likelier.
+
+    A policy that acts needs loss types whose terms each depend on one pair (``EACH_PAIR``); ``"sft"`` may be weighed
+    too, and not filtered, since it is a mean over the tokens of a batch.
+    """
+
+    trainer_class: type[Trainer] = DPOTrainer
+
+    @staticmethod
+    def _chosen(row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        return row["prompt_ids"], row["chosen_ids"]
+
+    def _task(self) -> Task:
+        return PairedCausalLM(FusedCausalLM())
+
+    def _anchor_collator(self) -> Callable[[list[Any]], Inputs]:
+        collate = self.trainer.data_collator
+        return lambda rows: chosen_side(collate(rows))
+
+    def _refuse(self, trainer: Any) -> None:
+        super()._refuse(trainer)
+        if _compat.sees_images(trainer):
+            raise ValueError("vision data sets are not supported by GGMICallback: train on text pairs.")
+        if not self.policy.acts:
+            return
+        accepted = EACH_PAIR if self.policy.drops else EACH_PAIR | {"sft"}
+        types = trainer.args.loss_type
+        others = sorted(set([types] if isinstance(types, str) else types) - accepted)
+        if others:
+            raise ValueError(
+                f"`loss_type` {', '.join(map(repr, others))} with {type(self.policy).__name__}: its terms are not each "
+                f"of one pair alone, so that pairs cannot be weighed one by one. Use `Monitor()`, or one of "
+                f"{', '.join(sorted(accepted))}."
+            )
+        if trainer.aux_loss_enabled:
+            raise ValueError(
+                f"`router_aux_loss_coef={trainer.router_aux_loss_coef}` with {type(self.policy).__name__}: the balance "
+                "of experts is a loss of the whole batch. Set it to 0, or use `Monitor()`."
+            )
+
+    def _make_engine(self) -> SampleEngine:
+        if self._options["scorer"] is None and self._anchors is not None:
+            self._options["scorer"] = default_scorer(self.policy, self._samples.table, PairScorer)
+        if isinstance(self._scorer, JointScorer) and self._scorer.zero == "anchors":
+            raise ValueError(
+                "`JointScorer(zero='anchors')`: an anchor is one answer, whose gain is no difference between two as "
+                "that of a pair is. Give `zero='own'`."
+            )
+        return super()._make_engine()
+
+
+class RewardCallback(PairCallback):
+    """Monitors, filters or reweights the pairs of a ``RewardTrainer``, by their code length under the reward model.
+
+    That is -log sigmoid(r(chosen) - r(rejected)), nats. Anchors are pairs that people judged. A loss with a
+    ``margin`` or ``center_rewards_coefficient`` is weighed whole; neither is part of the code length.
+    """
+
+    trainer_class: type[Trainer] = RewardTrainer
+
+    @staticmethod
+    def _chosen(row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        chosen = row["chosen_ids"]
+        both = zip(chosen, row["rejected_ids"], strict=False)
+        shared = sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
+        return chosen[:shared], chosen[shared:]
+
+    def _task(self) -> Task:
+        return PairedReward()
+
+
+def _rows(columns: Any) -> list[dict[str, Any]]:
+    """Rows of a slice of a data set."""
+    if not isinstance(columns, dict):
+        return list(columns)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
