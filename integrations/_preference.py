@@ -1,10 +1,4 @@
-"""The callbacks for ``DPOTrainer`` and ``RewardTrainer``: a sample is a pair, a chosen and a rejected answer.
-
-Both make their loss as a mean over the pairs of a batch, which has the chosen rows first and as many rejected ones
-behind them. Weights go on the gradient of what each row gives to it (log-probabilities, rewards), so that the gradient
-is that of sum_i w_i loss_i / n for every loss whose terms each depend on one pair. The loss that is logged is the
-unweighted one: its terms are never there one by one.
-"""
+"""The callbacks for ``DPOTrainer`` and ``RewardTrainer``: a sample is a pair, a chosen and a rejected answer."""
 
 from __future__ import annotations
 
@@ -14,8 +8,6 @@ from itertools import takewhile
 from typing import Any
 
 import datasets
-import torch
-from torch import Tensor, nn
 from transformers import Trainer
 from trl import DPOTrainer, RewardTrainer
 
@@ -25,13 +17,19 @@ from ggmi_callbacks.engine.default import default_scorer
 from ggmi_callbacks.integrations import _compat
 from ggmi_callbacks.integrations._anchors import naming_columns
 from ggmi_callbacks.integrations._datasets import Samples
-from ggmi_callbacks.integrations._install import Installation
-from ggmi_callbacks.integrations._loss import Reached, ScoredLoss
+from ggmi_callbacks.integrations._pairs import ChosenRows, PairLoss
 from ggmi_callbacks.integrations._sft import FusedCausalLM
 from ggmi_callbacks.integrations._trl import GGMICallback
-from ggmi_callbacks.scorers import DistinctScorer, JointScorer, PairScorer, PromptInformationScorer, SimilarityScorer
-from ggmi_callbacks.tasks import IGNORE, Inputs, PairedCausalLM, PairedReward, Task, chosen_side
-from ggmi_callbacks.weighting.loss import scale_gradient
+from ggmi_callbacks.scorers import (
+    DistinctScorer,
+    FileScorer,
+    JointScorer,
+    PairScorer,
+    PromptInformationScorer,
+    SiblingScorer,
+    SimilarityScorer,
+)
+from ggmi_callbacks.tasks import Inputs, PairedCausalLM, PairedReward, Task, chosen_side
 
 EACH_PAIR = {
     "sigmoid",
@@ -48,69 +46,13 @@ EACH_PAIR = {
     "discopop",
 }
 """Loss types of ``DPOTrainer`` that are a mean over pairs, each term of one pair alone."""
-_CHUNK = 1000  # rows read at once
-
-
-class PairLoss(ScoredLoss):
-    """The same for a loss that is a mean over pairs."""
-
-    def install(self, installation: Installation) -> None:
-        """See :meth:`ScoredLoss.install`; the model's own loss is not asked for."""
-        installation.replace(self.trainer, "compute_loss", self.compute_loss)
-
-    def compute_loss(self, model: nn.Module, inputs: Inputs, *args: Any, **kwargs: Any) -> Any:
-        """See :meth:`ScoredLoss.compute_loss`; the mean over the pairs that were there before any was dropped."""
-        if not (model.training and torch.is_grad_enabled()):
-            return self._original(model, inputs, *args, **kwargs)
-        whole = len(inputs["input_ids"])
-        inputs = self.engine.observe(inputs)
-        left = 0 if self.engine.is_empty else len(inputs["input_ids"])
-        with self._listening(model, inputs):
-            loss = self._original(model, dict(inputs), *args, **kwargs)
-        if left == whole:
-            return loss
-        return (loss[0] * left / whole, *loss[1:]) if isinstance(loss, tuple) else loss * left / whole
-
-    def _weigh(self, outputs: Any, weights: Tensor, reached: Reached) -> None:
-        name = "logits" if getattr(outputs, "log_probs", None) is None else "log_probs"
-        values = scale_gradient(getattr(outputs, name), weights.repeat(2, 1))
-        values.register_hook(reached)
-        setattr(outputs, name, values)
-
-
-class ChosenRows:
-    """The chosen answers of a prepared data set as rows of tokens and labels, made when they are read.
-
-    Args:
-        data: the trainer's training set.
-        read: prompt and chosen answer of a row, token ids.
-
-    """
-
-    column_names = ("input_ids", "labels")
-
-    def __init__(self, data: Any, read: Callable[[dict[str, Any]], tuple[list[int], list[int]]]) -> None:
-        self._data, self._read = data, read
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, key: int | str) -> Any:
-        if isinstance(key, int):
-            return self._row(self._data[key])
-        starts = range(0, len(self), _CHUNK)
-        return [self._row(row)[key] for i in starts for row in _rows(self._data[i : i + _CHUNK])]
-
-    def _row(self, row: dict[str, Any]) -> dict[str, list[int]]:
-        prompt, chosen = self._read(row)
-        return {"input_ids": [*prompt, *chosen], "labels": [*[IGNORE] * len(prompt), *chosen]}
 
 
 class PairCallback(GGMICallback):
     """What the callbacks for trainers on pairs have in common."""
 
     _loss_class = PairLoss
-    _refused: tuple[type, ...] = (DistinctScorer, PromptInformationScorer, SimilarityScorer)
+    _of_answers = (DistinctScorer, FileScorer, PromptInformationScorer, SiblingScorer, SimilarityScorer)
 
     @staticmethod
     def _chosen(row: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -136,6 +78,11 @@ class PairCallback(GGMICallback):
 
     def _refuse(self, trainer: Any) -> None:
         super()._refuse(trainer)
+        if self._unpacked is not None or self._unpacked_eval is not None:
+            raise ValueError(
+                f"`train_dataset` and `eval_dataset` of the callback are for packed rows, and {type(trainer).__name__} "
+                "packs none: leave them out."
+            )
         if self.policy.drops and trainer.args.world_size > 1:
             raise ValueError(
                 f"`{self.policy!r}` on {trainer.args.world_size} ranks: {self.trainer_class.__name__} gathers the "
@@ -145,7 +92,7 @@ class PairCallback(GGMICallback):
 
     def _make_engine(self) -> SampleEngine:
         for scorer in self._scorer.scorers if isinstance(self._scorer, JointScorer) else (self._scorer,):
-            if isinstance(scorer, self._refused):
+            if isinstance(scorer, self._of_answers):
                 raise ValueError(
                     f"`scorer`: {type(scorer).__name__} reads single answers, and here a sample is a pair. Use "
                     "`PairScorer`, `LikelihoodScorer`, `GradientScorer`, `LookaheadScorer`, `AgreementScorer` or "
@@ -232,10 +179,3 @@ class RewardCallback(PairCallback):
 
     def _task(self) -> Task:
         return PairedReward()
-
-
-def _rows(columns: Any) -> list[dict[str, Any]]:
-    """Rows of a slice of a data set."""
-    if not isinstance(columns, dict):
-        return list(columns)
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -12,8 +12,10 @@ from ggmi_callbacks import (
     AgreementScorer,
     ColumnScorer,
     Filter,
+    GradientScorer,
     JointScorer,
     LikelihoodScorer,
+    LookaheadScorer,
     Monitor,
     Policy,
     PromptInformationScorer,
@@ -213,6 +215,23 @@ def test_scorers_of_single_answers_are_refused(scorer, match, make_job):
 
 
 @BOTH
+def test_the_pair_gains_to_first_order_what_a_step_toward_the_anchors_gives(kind, make_job):
+    """Two estimators of one slope, one by differentiation, one by differences."""
+    gains = []
+    for scorer in (GradientScorer(learning_rate=1.0), LookaheadScorer(learning_rate=1.0)):
+        trainer, callback = make_job(kind, Monitor(), callback={"scorer": scorer, "overhead": 0.9}, max_steps=1)
+        trainer.train()
+        gains.append(torch.tensor(callback.ledger.to_pandas().gain.values))
+    assert gains[0].abs().min() > 0
+    assert (gains[0] - gains[1]).norm() < 0.02 * gains[0].norm()
+
+
+def test_data_sets_for_packed_rows_are_refused(make_job):
+    with pytest.raises(ValueError, match="DPOTrainer packs none: leave them out"):
+        make_job("dpo", Monitor(), callback={"train_dataset": Dataset.from_list(pairs(16))})
+
+
+@BOTH
 def test_a_filter_on_several_ranks_is_refused(kind, make_job, monkeypatch):
     monkeypatch.setattr({"dpo": DPOConfig, "reward": RewardConfig}[kind], "world_size", 2)
     with pytest.raises(ValueError, match=r"Filter.* on 2 ranks: .*gathers the rewards of as many pairs"):
@@ -257,7 +276,7 @@ def test_a_filter_trains_on_the_pairs_that_a_judge_keeps(kind, refill, make_job)
 
 
 @BOTH
-def test_pairs_that_are_as_the_anchors_gain_and_those_the_other_way_round_lose(kind, make_job):
+def test_pairs_that_are_as_the_anchors_gain_and_those_the_other_way_round_lose(kind, make_job, tmp_path):
     train, held = pairs(16), Dataset.from_list(pairs(16, seed=5))
     data = {"eval_dataset": held, "train_dataset": Dataset.from_list(train)}
     callback = {"source": "source", "heldout": held, "overhead": 0.9, "shadow_epochs": 6}
@@ -270,6 +289,7 @@ def test_pairs_that_are_as_the_anchors_gain_and_those_the_other_way_round_lose(k
         assert (table.gain - (table["gain/chosen"] - table["gain/rejected"])).abs().max() < 1e-4
         assert table.groupby("source")["gain/chosen"].min()["right"] > 0
     results, evaluated = callback.results(), trainer.evaluate()
+    assert "He has" in callback.report(tmp_path / "report.html").read_text()
     assert ("ggmi/weight_information" in results) == (kind == "reward")
     assert results["heldout"] == 16
     for source in ("right", "flipped"):
