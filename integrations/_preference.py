@@ -18,6 +18,7 @@ from ggmi_callbacks.integrations import _compat
 from ggmi_callbacks.integrations._anchors import naming_columns
 from ggmi_callbacks.integrations._datasets import Samples
 from ggmi_callbacks.integrations._pairs import ChosenRows, PairLoss
+from ggmi_callbacks.integrations._refill import RefilledLoader
 from ggmi_callbacks.integrations._sft import FusedCausalLM
 from ggmi_callbacks.integrations._trl import GGMICallback
 from ggmi_callbacks.scorers import (
@@ -112,8 +113,8 @@ class DPOCallback(PairCallback):
     Anchors are pairs as those of the training set; the shadow learns their chosen answers. Losses by source are
     log p(rejected) - log p(chosen) in nats per token: below zero where the chosen answer is the likelier.
 
-    A policy that acts needs loss types whose terms each depend on one pair (``EACH_PAIR``); ``"sft"`` may be weighed
-    too, and not filtered, since it is a mean over the tokens of a batch.
+    Weights, and a filter whose batches shrink, need loss types whose terms each depend on one pair (``EACH_PAIR``).
+    ``"sft"`` may be weighed too, a mean over the tokens of a batch. Refilled batches are whole, whatever the loss.
     """
 
     trainer_class: type[Trainer] = DPOTrainer
@@ -133,21 +134,30 @@ class DPOCallback(PairCallback):
         super()._refuse(trainer)
         if _compat.sees_images(trainer):
             raise ValueError("vision data sets are not supported by GGMICallback: train on text pairs.")
-        if not self.policy.acts:
-            return
+        if self.policy.acts and not self.policy.refill:
+            self._refuse_coupled(trainer)
+
+    def _get_train_dataloader(self) -> Any:
+        loader = super()._get_train_dataloader()
+        if self.policy.drops and not isinstance(loader, RefilledLoader):
+            self._refuse_coupled(self.trainer)
+        return loader
+
+    def _refuse_coupled(self, trainer: Any) -> None:
+        """Raise where pairs of a batch share a term of the loss, so that none can be weighed or left out alone."""
         accepted = EACH_PAIR if self.policy.drops else EACH_PAIR | {"sft"}
         types = trainer.args.loss_type
         others = sorted(set([types] if isinstance(types, str) else types) - accepted)
         if others:
             raise ValueError(
-                f"`loss_type` {', '.join(map(repr, others))} with {type(self.policy).__name__}: its terms are not each "
-                f"of one pair alone, so that pairs cannot be weighed one by one. Use `Monitor()`, or one of "
-                f"{', '.join(sorted(accepted))}."
+                f"`loss_type` {', '.join(map(repr, others))} with {self.policy!r}: its terms are not each of one pair "
+                "alone, so that none can be weighed or left out. Use `Monitor()`, a `Filter()` that refills its "
+                f"batches (one process, a data set with a length), or one of {', '.join(sorted(accepted))}."
             )
         if trainer.aux_loss_enabled:
             raise ValueError(
-                f"`router_aux_loss_coef={trainer.router_aux_loss_coef}` with {type(self.policy).__name__}: the balance "
-                "of experts is a loss of the whole batch. Set it to 0, or use `Monitor()`."
+                f"`router_aux_loss_coef={trainer.router_aux_loss_coef}` with {self.policy!r}: the balance of experts "
+                "is a loss of the whole batch. Set it to 0, or use `Monitor()` or a `Filter()` that refills batches."
             )
 
     def _make_engine(self) -> SampleEngine:

@@ -189,16 +189,29 @@ def test_every_accepted_loss_of_dpo_is_weighed_as_the_losses_of_single_pairs(arg
 
 @pytest.mark.parametrize("types", [["aot"], ["aot_unpaired"], ["sigmoid", "aot"]])
 def test_losses_that_couple_the_pairs_of_a_batch_are_refused_by_name(types, make_job):
-    with pytest.raises(ValueError, match=r"`loss_type` 'aot.*' with Reweight: .*Use `Monitor\(\)`, or one of apo_down"):
+    with pytest.raises(ValueError, match=r"`loss_type` 'aot.*' with Reweight\(\): .*or one of apo_down"):
         make_job("dpo", Reweight(), callback=JUDGED, loss_type=types)
     make_job("dpo", Monitor(), callback=JUDGED, loss_type=types)
 
 
-def test_a_mean_over_tokens_may_be_weighed_but_not_filtered(make_job):
+def test_a_filter_takes_any_loss_as_long_as_its_batches_are_whole(make_job):
+    trainer, callback = make_job("dpo", Filter(), callback=JUDGED, loss_type=["aot", "sft"], max_steps=2)
+    trainer.train()
+    assert callback.ledger.to_pandas().kept.sum() >= 8
+    data = Dataset.from_list(pairs(16)).to_iterable_dataset()
+    trainer, _ = make_job("dpo", Filter(), loss_type=["aot"], max_steps=1, trainer_kwargs={"train_dataset": data})
+    with (
+        pytest.warns(UserWarning, match="a stream has no other samples to draw"),
+        pytest.raises(ValueError, match=r"`loss_type` 'aot' with Filter\(.*refills its batches"),
+    ):
+        trainer.train()
+
+
+def test_a_mean_over_tokens_may_be_weighed_but_not_shrunk(make_job):
     args = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
     make_job("dpo", Reweight(), callback=JUDGED, **args)
-    with pytest.raises(ValueError, match="`loss_type` 'sft' with Filter"):
-        make_job("dpo", Filter(), callback=JUDGED, **args)
+    with pytest.raises(ValueError, match=r"`loss_type` 'sft' with Filter\("):
+        make_job("dpo", Filter(refill=False), callback=JUDGED, **args)
 
 
 @pytest.mark.parametrize(
