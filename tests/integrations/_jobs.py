@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from ggmi_callbacks import Scorer
+from ggmi_callbacks import ColumnScorer, Scorer
 
 BOTH = pytest.mark.parametrize("kind", ["sft", "trainer"])
+PAIRS = pytest.mark.parametrize("kind", ["dpo", "reward"])
+JUDGED = {"anchors": None, "scorer": ColumnScorer("judged")}
+"""A score that the pairs bring: who judged them."""
 
 
 def tokenised(dataset, tokenizer):

@@ -6,81 +6,27 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from ggmi_callbacks import (
     AgreementScorer,
-    ColumnScorer,
     Filter,
     GradientScorer,
-    JointScorer,
-    LikelihoodScorer,
     LookaheadScorer,
     Monitor,
     Policy,
-    PromptInformationScorer,
     Reweight,
 )
 from ggmi_callbacks.integrations._preference import EACH_PAIR
-from ggmi_callbacks.integrations.trl import DPOCallback, GGMICallback, RewardCallback
+from ggmi_callbacks.integrations.trl import DPOCallback, RewardCallback
 
 from .._loop import Pattern
 from .._pairs import pairs
-from ._jobs import gradients_of_first_step, losses, weights
+from ._jobs import JUDGED, PAIRS, gradients_of_first_step, losses, weights
 
-BOTH = pytest.mark.parametrize("kind", ["dpo", "reward"])
 WEIGHTS = (1.6, 0.0, 0.3, 0.9)
-JUDGED = {"anchors": None, "scorer": ColumnScorer("judged")}
 
 
-@pytest.fixture
-def make_job(tmp_path, tokenizer, make_model):
-    """Build a trainer on pairs ("dpo" or "reward"), with a callback if ``policy`` is given; returns both."""
-
-    def make(kind, policy=None, *, train=None, callback=None, trainer_kwargs=None, model=None, **args):
-        settings = {
-            "output_dir": str(tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "num_train_epochs": 1,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "seed": 3,
-            **args,
-        }
-        data = Dataset.from_list(pairs(16) if train is None else train)
-        given = {"train_dataset": data, "processing_class": tokenizer, **(trainer_kwargs or {})}
-        if kind == "dpo":
-            if "peft_config" not in given:
-                given["ref_model"] = make_model(1)  # another one, so that the loss is not at log 2
-            trainer = DPOTrainer(model or make_model(), args=DPOConfig(**settings), **given)
-        else:
-            trainer = RewardTrainer(model or reward_model(make_model), args=RewardConfig(**settings), **given)
-        if policy is None:
-            return trainer, None
-        human = Dataset.from_list(pairs(12, seed=1, every=0))
-        added = GGMICallback(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
-        trainer.add_callback(added)
-        return trainer, added
-
-    return make
-
-
-def reward_model(make_model):
-    from transformers import LlamaForSequenceClassification
-
-    config = make_model().config
-    config.num_labels = 1
-    torch.manual_seed(0)
-    return LlamaForSequenceClassification(config)
-
-
-@BOTH
+@PAIRS
 def test_monitor_changes_not_a_bit(kind, make_job):
     plain, _ = make_job(kind)
     plain.train()
@@ -187,13 +133,6 @@ def test_every_accepted_loss_of_dpo_is_weighed_as_the_losses_of_single_pairs(arg
     assert close(gradients_of_first_step(trainer), wanted)
 
 
-@pytest.mark.parametrize("types", [["aot"], ["aot_unpaired"], ["sigmoid", "aot"]])
-def test_losses_that_couple_the_pairs_of_a_batch_are_refused_by_name(types, make_job):
-    with pytest.raises(ValueError, match=r"`loss_type` 'aot.*' with Reweight\(\): .*or one of apo_down"):
-        make_job("dpo", Reweight(), callback=JUDGED, loss_type=types)
-    make_job("dpo", Monitor(), callback=JUDGED, loss_type=types)
-
-
 def test_a_filter_takes_any_loss_as_long_as_its_batches_are_whole(make_job):
     trainer, callback = make_job("dpo", Filter(), callback=JUDGED, loss_type=["aot", "sft"], max_steps=2)
     trainer.train()
@@ -207,27 +146,7 @@ def test_a_filter_takes_any_loss_as_long_as_its_batches_are_whole(make_job):
         trainer.train()
 
 
-def test_a_mean_over_tokens_may_be_weighed_but_not_shrunk(make_job):
-    args = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
-    make_job("dpo", Reweight(), callback=JUDGED, **args)
-    with pytest.raises(ValueError, match=r"`loss_type` 'sft' with Filter\("):
-        make_job("dpo", Filter(refill=False), callback=JUDGED, **args)
-
-
-@pytest.mark.parametrize(
-    ("scorer", "match"),
-    [
-        (PromptInformationScorer(), "PromptInformationScorer reads single answers"),
-        (JointScorer([LikelihoodScorer(), AgreementScorer()]), "Give `zero='own'`"),
-    ],
-    ids=str,
-)
-def test_scorers_of_single_answers_are_refused(scorer, match, make_job):
-    with pytest.raises(ValueError, match=match):
-        make_job("dpo", Monitor(), callback={"scorer": scorer})
-
-
-@BOTH
+@PAIRS
 def test_the_pair_gains_to_first_order_what_a_step_toward_the_anchors_gives(kind, make_job):
     """Two estimators of one slope, one by differentiation, one by differences."""
     gains = []
@@ -239,25 +158,7 @@ def test_the_pair_gains_to_first_order_what_a_step_toward_the_anchors_gives(kind
     assert (gains[0] - gains[1]).norm() < 0.02 * gains[0].norm()
 
 
-def test_data_sets_for_packed_rows_are_refused(make_job):
-    with pytest.raises(ValueError, match="DPOTrainer packs none: leave them out"):
-        make_job("dpo", Monitor(), callback={"train_dataset": Dataset.from_list(pairs(16))})
-
-
-@BOTH
-def test_a_filter_on_several_ranks_is_refused(kind, make_job, monkeypatch):
-    monkeypatch.setattr({"dpo": DPOConfig, "reward": RewardConfig}[kind], "world_size", 2)
-    with pytest.raises(ValueError, match=r"Filter.* on 2 ranks: .*gathers the rewards of as many pairs"):
-        make_job(kind, Filter(), callback=JUDGED)
-
-
-def test_anchors_without_a_rejected_answer_are_refused_by_the_column(make_job):
-    human = [{"prompt": "Tom", "chosen": " has 3"}] * 4
-    with pytest.raises(ValueError, match=r"`anchors` lack the column 'rejected'.* they have"):
-        make_job("dpo", Monitor(), callback={"anchors": human})
-
-
-@BOTH
+@PAIRS
 def test_a_batch_that_loses_every_pair_teaches_nothing(kind, make_job):
     trainer, _ = make_job(kind, Pattern(0.0, drops=True), callback=JUDGED, max_steps=1)
     with pytest.warns(UserWarning, match="kept none of the samples"):
@@ -271,7 +172,7 @@ class ZeroOrOne(Policy):
         return (gain > 0).float()
 
 
-@BOTH
+@PAIRS
 @pytest.mark.parametrize("refill", [True, False])
 def test_a_filter_trains_on_the_pairs_that_a_judge_keeps(kind, refill, make_job):
     """Refilled, the run sees nothing else; else it is the weighted run with zeros and ones."""
@@ -288,7 +189,7 @@ def test_a_filter_trains_on_the_pairs_that_a_judge_keeps(kind, refill, make_job)
         assert not torch.allclose(weights(trainer), weights(make_job(kind)[0]), atol=1e-3)
 
 
-@BOTH
+@PAIRS
 def test_pairs_that_are_as_the_anchors_gain_and_those_the_other_way_round_lose(kind, make_job, tmp_path):
     train, held = pairs(16), Dataset.from_list(pairs(16, seed=5))
     data = {"eval_dataset": held, "train_dataset": Dataset.from_list(train)}
@@ -350,7 +251,7 @@ def test_an_adapter_is_watched_bit_for_bit_and_weighed_exactly(make_job):
     assert torch.equal(weights(plain), weights(watched))
 
 
-@BOTH
+@PAIRS
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(kind, make_job, tmp_path):
     settings = {"train": pairs(40), "callback": {"heldout": 0.4, "overhead": 0.9}}
     whole, before = make_job(kind, Reweight(), **settings, save_strategy="steps", save_steps=3)
