@@ -70,6 +70,7 @@ _NAMES = {
         "JointScorer",
         "LikelihoodScorer",
         "LookaheadScorer",
+        "PairScorer",
         "PromptInformationScorer",
         "Scorer",
         "SiblingScorer",
@@ -77,7 +78,7 @@ _NAMES = {
         "TokenScorer",
     ],
     "scoring": ["GainColumns", "score"],
-    "tasks": ["CausalLM", "SampleLoss", "Task"],
+    "tasks": ["CausalLM", "PairedCausalLM", "PairedReward", "SampleLoss", "Task"],
     "weighting.attach": ["attach"],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}  # of all but the metrics
@@ -116,6 +117,9 @@ __all__ = [
     "Monitor",
     "MutualInformation",
     "Numbered",
+    "PairScorer",
+    "PairedCausalLM",
+    "PairedReward",
     "Policy",
     "PromptInformationScorer",
     "Refill",

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from ggmi_callbacks.integrations import _compat
 from ggmi_callbacks.policies import Policy
 from ggmi_callbacks.scorers import Scorer
 
 _SUPPORTED = (
     "GGMI knows `transformers.Trainer` (`ggmi_callbacks.integrations.transformers`) and TRL's `SFTTrainer`, "
-    "`GRPOTrainer` and `RLOOTrainer` (`ggmi_callbacks.integrations.trl`), on causal language models"
+    "`DPOTrainer`, `RewardTrainer`, `GRPOTrainer` and `RLOOTrainer` (`ggmi_callbacks.integrations.trl`)"
 )
 
 
@@ -19,9 +20,9 @@ def check_trainer(trainer: Any, wanted: type) -> None:
     """Raise TypeError unless ``trainer`` is a built ``wanted`` whose loss is that of its class."""
     name = wanted.__name__
     stranger = _trl_class(type(trainer), wanted)
-    if stranger == "SFTTrainer":
+    if stranger in _compat.OF_TRL:
         raise TypeError(
-            f"`trainer` is a {type(trainer).__name__}, which makes no logits: use the callback for it, "
+            f"`trainer` is a {type(trainer).__name__}, of TRL: use the callback for it, "
             "`from ggmi_callbacks.integrations.trl import GGMICallback`."
         )
     if stranger is not None:

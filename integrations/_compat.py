@@ -31,10 +31,17 @@ TRAINER = (
     "_remove_unused_columns",
     "_save_checkpoint",  # calls save_model(folder, _internal_call=True) first and removes old checkpoints last
 )
-SFT_TRAINER = ("_prepare_dataset", "_formatting_func", "_is_vision_dataset", "_skip_prepare_dataset")
 ROLLOUTS = ("_generate_and_score_completions", "_calculate_rewards", "_compute_loss")
 """Methods of ``GRPOTrainer`` and ``RLOOTrainer``: sample answers, reward them, and the loss of a micro-batch."""
-ROLLOUT_TRAINER = (*ROLLOUTS, "_tokenize_prompts", "num_generations", "reward_weights", "aux_loss_enabled")
+_OF_ROLLOUTS = (*ROLLOUTS, "_tokenize_prompts", "num_generations", "reward_weights", "aux_loss_enabled")
+OF_TRL = {
+    "SFTTrainer": ("_prepare_dataset", "_formatting_func", "_is_vision_dataset", "_skip_prepare_dataset"),
+    "DPOTrainer": ("_prepare_dataset", "_is_vision_dataset"),
+    "RewardTrainer": ("_prepare_dataset",),
+    "GRPOTrainer": _OF_ROLLOUTS,
+    "RLOOTrainer": _OF_ROLLOUTS,
+}
+"""Of each trainer of TRL that has a callback."""
 HANDLER = ("callbacks", "remove_callback", "pop_callback")  # of trainer.callback_handler
 
 
@@ -45,9 +52,8 @@ def check(trainer: Any) -> None:
         RuntimeError: naming what has gone and the versions that have it.
 
     """
-    own = {"SFTTrainer": SFT_TRAINER, "GRPOTrainer": ROLLOUT_TRAINER, "RLOOTrainer": ROLLOUT_TRAINER}
-    names = sum((own.get(kind.__name__, ()) for kind in type(trainer).__mro__), TRAINER)
-    owners: list[tuple[Any, tuple[str, ...]]] = [(trainer, names)]
+    of_trl = [name for kind in type(trainer).__mro__ for name in OF_TRL.get(kind.__name__, ())]
+    owners: list[tuple[Any, tuple[str, ...]]] = [(trainer, (*TRAINER, *of_trl))]
     owners.append((trainer.callback_handler, HANDLER))
     gone = [f"{type(owner).__name__}.{name}" for owner, names in owners for name in names if not hasattr(owner, name)]
     if gone:
@@ -98,6 +104,16 @@ def smooths_mean(trainer: Any) -> bool:
 def sft_prepare(trainer: Any, data: Any, args: Any, name: str) -> Any:
     """``SFTTrainer``'s own preprocessing of ``data``, without packing."""
     return trainer._prepare_dataset(data, trainer.processing_class, args, False, trainer._formatting_func, name)
+
+
+def prepare_pairs(trainer: Any, data: Any, name: str) -> Any:
+    """Preprocessing of ``data`` by a ``DPOTrainer`` or a ``RewardTrainer``."""
+    return trainer._prepare_dataset(data, trainer.processing_class, trainer.args, name)
+
+
+def sees_images(trainer: Any) -> bool:
+    """Whether a ``DPOTrainer`` takes images."""
+    return trainer._is_vision_dataset
 
 
 def sft_skips_preparation(trainer: Any) -> bool:

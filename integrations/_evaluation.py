@@ -104,7 +104,7 @@ class _Step:
 
         def hear(module: nn.Module, args: Any, outputs: Any) -> None:
             nonlocal heard
-            if not heard and batch.get("labels") is not None:
+            if not heard and self.losses.task.has_targets(batch):
                 heard = True
                 self.losses.hear(outputs, to_device(batch, next(module.parameters()).device), ids)
 

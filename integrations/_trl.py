@@ -25,6 +25,8 @@ class GGMICallback(base.GGMICallback):
 
     ``SFTTrainer``: a row, or a segment of a packed one.
 
+    ``DPOTrainer``, ``RewardTrainer``: a pair, the chosen and the rejected answer. Anchors are pairs too.
+
     ``GRPOTrainer``, ``RLOOTrainer``: a rollout; groups of one prompt are dropped whole. Anchors are not needed for what
     rewards and siblings tell; ``source``, ``heldout`` and ``overhead`` are refused.
 

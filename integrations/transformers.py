@@ -202,6 +202,9 @@ class GGMICallback(Results, Entrant, TrainerCallback):
     def _anchor_collator(self) -> Callable[[list[Any]], Inputs]:
         return self.trainer.data_collator
 
+    def _heldout_collator(self) -> Callable[[list[Any]], Inputs]:
+        return self._anchor_collator()
+
     def _read_samples(self, source: str | None) -> Samples:
         trainer, args = self.trainer, self.trainer.args
         tokenizer = trainer.processing_class
@@ -339,11 +342,10 @@ class GGMICallback(Results, Entrant, TrainerCallback):
         }
         if self._anchors is None:
             return SampleEngine(trainer.model, **settings)
-        how = rows, self._anchor_collator(), trainer.model
         return GainEngine(
             trainer.model,
-            anchor_batches(self._anchors, self._given, *how),
-            heldout=self._heldout.batches(trainer, self._samples, *how),
+            anchor_batches(self._anchors, self._given, rows, self._anchor_collator(), trainer.model),
+            heldout=self._heldout.batches(trainer, self._samples, rows, self._heldout_collator(), trainer.model),
             learning_rate=args.learning_rate if self._rate is None else self._rate,
             shadow_epochs=self._shadow_epochs,
             **settings,

@@ -30,6 +30,7 @@ def examples_on_path(monkeypatch):
         "sft_gain",
         "gsm8k_split",
         "self_training",
+        "dpo_gain",
         "grpo_gain",
     ):
         sys.modules.pop(name, None)
@@ -242,6 +243,17 @@ def test_the_script_says_what_it_cannot_read(tmp_path):
     assert done.returncode != 0
     assert "--anchors a.jsonl: the file is not there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_pairs_of_a_judge_who_errs_are_told_from_the_others(tmp_path, capsys):
+    import dpo_gain
+
+    dpo_gain.main(["--quick", "--output", str(tmp_path)])
+    rows = re.findall(r"^\| Filter\(\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
+    (mistaken, right, wrong) = map(float, rows[0])
+    assert mistaken < 0.3
+    assert wrong < right
 
 
 def test_the_gsm8k_split_keeps_the_halves_apart(tmp_path):

@@ -102,7 +102,7 @@ class Recorder(Tally):
             **self._twins(step, total),
         }
         pairs = self._all_pairs()
-        if pairs is not None:
+        if pairs is not None and self.probe.task.is_code_length:
             values["weight_information"] = weight_information(pairs[0], pairs[1], total=float(total[0]))
         if (information_gain := self._information_gain()) is not None:
             values["information_gain"] = information_gain
@@ -116,7 +116,7 @@ class Recorder(Tally):
         pairs, total = self._all_pairs(), sum_over_ranks(self._first)
         values = {**flat(self.panel.values()), **self._twins(step, total, at_the_end=True)}
         values |= {"synthetic_samples": total[0], "synthetic_tokens": total[1]}
-        if pairs is not None:
+        if pairs is not None and self.probe.task.is_code_length:
             values |= self._mixture(shadow, pairs, total)
         return self._publish(values)
 

@@ -9,6 +9,7 @@ from ggmi_callbacks.scorers.file import FileScorer
 from ggmi_callbacks.scorers.gradient import GradientScorer, LookaheadScorer
 from ggmi_callbacks.scorers.joint import JointScorer
 from ggmi_callbacks.scorers.likelihood import LikelihoodScorer
+from ggmi_callbacks.scorers.pair import PairScorer
 from ggmi_callbacks.scorers.prompt import PromptInformationScorer
 from ggmi_callbacks.scorers.sibling import SiblingScorer
 from ggmi_callbacks.scorers.similarity import SimilarityScorer
@@ -23,6 +24,7 @@ __all__ = [
     "JointScorer",
     "LikelihoodScorer",
     "LookaheadScorer",
+    "PairScorer",
     "PromptInformationScorer",
     "Score",
     "Scorer",

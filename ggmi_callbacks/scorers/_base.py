@@ -207,7 +207,10 @@ class TokenScorer(Scorer):
 
     def noisy_gain(self, inputs: Inputs, layout: Layout) -> Score:
         """See :meth:`Scorer.noisy_gain`; NaN for a sample of which no target was scored."""
-        values, scored = self.token_gain(inputs, layout)
+        return self._sum(*self.token_gain(inputs, layout), layout)
+
+    def _sum(self, values: Tensor, scored: Layout, layout: Layout) -> Score:
+        """Gain and noise of each sample of ``layout`` by what :meth:`token_gain` found."""
         count, total = scored.tokens, scored.total(values)
         mean = total / count.clamp_min(1)
         squares = scored.total((values - scored.spread(mean)).square() * scored.target)

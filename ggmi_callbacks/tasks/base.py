@@ -85,6 +85,12 @@ def mixed(content: Tensor, place: Tensor) -> Tensor:
 class Task(ABC):
     """How the samples of a batch are found and scored. Subclass it for a model that is not a causal LM."""
 
+    is_code_length = True
+    """Whether the negative sum of a sample's log-probabilities is a code length, as the mixture form of I(S; W) needs.
+
+    It is none where some of them count with the opposite sign; that form is then not reported.
+    """
+
     @abstractmethod
     def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
         """Where the samples of ``inputs`` are; ``n`` is their number if the caller knows it."""
@@ -119,6 +125,10 @@ class Task(ABC):
     def promptless(self, inputs: Mapping[str, Any], layout: Layout) -> Inputs:
         """Return ``inputs`` with the same targets, which see nothing of their prompts but the last token."""
         raise ValueError(f"{type(self).__name__} has no prompts to leave out.")
+
+    def has_targets(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether ``inputs`` say what their targets are, so that a forward over them can be scored."""
+        return True
 
     def check(self, model: nn.Module) -> None:  # noqa: B027
         """Raise where ``model`` cannot be scored by this task."""

@@ -68,6 +68,10 @@ class CausalLM(Task):
                 "Load it with `AutoModelForCausalLM`, or pass a `Task` with a per-sample loss to `GainEngine`."
             )
 
+    def has_targets(self, inputs: Mapping[str, Any]) -> bool:
+        """See :meth:`Task.has_targets`."""
+        return inputs.get("labels") is not None
+
     def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
         """See :meth:`Task.layout`; packed batches need ``n``, since counting segments would wait for the device."""
         labels = self._labels(inputs)

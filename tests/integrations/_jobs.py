@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from ggmi_callbacks import Scorer
+from ggmi_callbacks import ColumnScorer, Scorer
 
 BOTH = pytest.mark.parametrize("kind", ["sft", "trainer"])
+PAIRS = pytest.mark.parametrize("kind", ["dpo", "reward"])
+JUDGED = {"anchors": None, "scorer": ColumnScorer("judged")}
+"""A score that the pairs bring: who judged them."""
 
 
 def tokenised(dataset, tokenizer):
@@ -37,7 +40,7 @@ def gradients_of_first_step(trainer) -> torch.Tensor:
 
     class Catch(TrainerCallback):
         def on_pre_optimizer_step(self, *args, model, **kwargs):
-            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.requires_grad]))
 
     trainer.add_callback(Catch())
     trainer.train()

@@ -1,9 +1,11 @@
-"""The same job through either Hugging Face trainer."""
+"""The same job through either Hugging Face trainer, and through those of TRL that train on pairs."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
+from .._pairs import pairs
 from ._jobs import callback_class, tokenised
 
 
@@ -69,3 +71,55 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
         return trainer, added
 
     return make
+
+
+@pytest.fixture
+def make_job(tmp_path, tokenizer, make_model):
+    """Build a trainer on pairs ("dpo" or "reward"), with a callback if ``policy`` is given; returns both."""
+
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+
+    from ggmi_callbacks.integrations.trl import GGMICallback
+
+    def make(kind, policy=None, *, train=None, callback=None, trainer_kwargs=None, model=None, **args):
+        settings = {
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "report_to": "none",
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "seed": 3,
+            **args,
+        }
+        data = Dataset.from_list(pairs(16) if train is None else train)
+        given = {"train_dataset": data, "processing_class": tokenizer, **(trainer_kwargs or {})}
+        if kind == "dpo":
+            if "peft_config" not in given:
+                given["ref_model"] = make_model(1)  # another one, so that the loss is not at log 2
+            trainer = DPOTrainer(model or make_model(), args=DPOConfig(**settings), **given)
+        else:
+            trainer = RewardTrainer(model or reward_model(make_model), args=RewardConfig(**settings), **given)
+        if policy is None:
+            return trainer, None
+        human = Dataset.from_list(pairs(12, seed=1, every=0))
+        added = GGMICallback(trainer, **{"anchors": human, "policy": policy, **(callback or {})})
+        trainer.add_callback(added)
+        return trainer, added
+
+    return make
+
+
+def reward_model(make_model):
+    from transformers import LlamaForSequenceClassification
+
+    config = make_model().config
+    config.num_labels = 1
+    torch.manual_seed(0)
+    return LlamaForSequenceClassification(config)

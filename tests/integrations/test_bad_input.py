@@ -41,13 +41,12 @@ def test_an_sft_trainer_is_no_plain_trainer(make_trainer, anchors):
         hf.GGMICallback(trainer, anchors=anchors)
 
 
-OTHERS = ["DPOTrainer", "KTOTrainer", "RewardTrainer", "experimental.gkd.GKDTrainer", "experimental.gmpo.GMPOTrainer"]
-KNOWN = ["GRPOTrainer", "RLOOTrainer"]  # to the callback for TRL alone
+EXPERIMENTAL = ["gkd.GKDTrainer", "cpo.CPOTrainer", "orpo.ORPOTrainer", "gmpo.GMPOTrainer"]
+OTHERS = ["KTOTrainer", *(f"experimental.{name}" for name in EXPERIMENTAL)]
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [*((m, name) for m in (hf, trl) for name in OTHERS), *((hf, name) for name in KNOWN)]
-)
+@pytest.mark.parametrize("module", [hf, trl])
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_trainers_of_trl_are_refused_by_name(module, name, anchors):
     """Only its type is looked at, so a trainer that was never built will do; a subclass is no way around."""
     folder, _, name = f"trl.{name}".rpartition(".")
@@ -55,6 +54,13 @@ def test_other_trainers_of_trl_are_refused_by_name(module, name, anchors):
     for trainer in (object.__new__(kind), object.__new__(type("Mine", (kind,), {}))):
         with pytest.raises(TypeError, match=rf"the loss of {name} is no sum over.*GGMI knows `transformers\.Trainer`"):
             module.GGMICallback(trainer, anchors=anchors)
+
+
+@pytest.mark.parametrize("name", ["DPOTrainer", "RewardTrainer", "GRPOTrainer", "RLOOTrainer"])
+def test_the_plain_callback_sends_trainers_of_trl_to_the_one_of_trl(name, anchors):
+    trainer = object.__new__(getattr(importlib.import_module("trl"), name))
+    with pytest.raises(TypeError, match=rf"is a {name}, of TRL: .*from ggmi_callbacks\.integrations\.trl import"):
+        hf.GGMICallback(trainer, anchors=anchors)
 
 
 @BOTH
@@ -115,8 +121,11 @@ def test_the_private_names_that_the_integrations_rest_on_are_there(kind, make_tr
     """The canary: says which name a newer transformers or TRL has lost."""
     trainer, _ = make_trainer(kind)
     _compat.check(trainer)
-    for name in ("_compat.TRAINER", "_compat.SFT_TRAINER")[: 1 + (kind == "sft")]:
-        monkeypatch.setattr(_compat, name[8:], (*getattr(_compat, name[8:]), "_gone"))
+    for name in ("TRAINER", "SFTTrainer")[: 1 + (kind == "sft")]:
+        if name == "TRAINER":
+            monkeypatch.setattr(_compat, name, (*_compat.TRAINER, "_gone"))
+        else:
+            monkeypatch.setitem(_compat.OF_TRL, name, (*_compat.OF_TRL[name], "_gone"))
         with pytest.raises(RuntimeError, match=rf"transformers .* has no {type(trainer).__name__}\._gone"):
             _compat.check(trainer)
         monkeypatch.undo()
