@@ -79,7 +79,7 @@ def _radii(spaces: list[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
         largest = np.partition(np.maximum.reduce(each), (k, k + 1), axis=1)[:, k : k + 2]
         largest[stretch * largest[:, 1] > far[:, -1]] = np.inf
         found.append(largest)
-    return tuple(np.concatenate(found).T)  # type: ignore[return-value]
+    return tuple(np.concatenate(found).T)
 
 
 def _tree(points: np.ndarray) -> Any:
