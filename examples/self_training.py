@@ -6,6 +6,7 @@ model that came out. No person answers anything after the start. What it trains 
 
     everything      all of its answers
     Filter()        those that agree with the other answers to their question and are a gain for 256 human solutions
+    agreement       those that agree alone, whatever the anchors say: ``AgreementScorer()``
     verifier        those that a checker of the task finds right; an upper line, as other tasks have no checker
 
 Every round of every arm asks the same questions of its seed and takes the same optimiser steps.
@@ -43,7 +44,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from trl import SFTTrainer
 from word_problems import VOLUME_ONE, VOLUME_TWO, Problem, is_right, make_problems
 
-from ggmi_callbacks import ColumnScorer, Filter, Monitor, Policy, Scorer
+from ggmi_callbacks import AgreementScorer, ColumnScorer, Filter, Monitor, Policy, Scorer
 from ggmi_callbacks.functional import shared_information
 from ggmi_callbacks.integrations.trl import GGMICallback
 
@@ -63,6 +64,7 @@ class Arm(NamedTuple):
 ARMS = {
     "everything": Arm(Monitor),
     "Filter()": Arm(Filter),
+    "agreement": Arm(Filter, AgreementScorer),
     "verifier": Arm(Filter, lambda: ColumnScorer("right")),
 }
 
