@@ -72,7 +72,6 @@ def test_what_is_written_is_read_back(value: Policy | Scorer) -> None:
         ("Filter(keep=2)", "`keep` must be a share"),
         ("Filter(keep=0.5", "was never closed"),
         ("Filter(within=source, keep=0.5)", "'source' is not known; a string is written in quotes"),
-        ("Filter(share=0.5)", "unexpected keyword argument 'share'"),
         ("__import__('os').system('true')", "there is no policy or scorer"),
         ("open('x', 'w')", "there is no policy or scorer 'open'"),
         ("Filter(keep=no_such_module.share)", "No module named 'no_such_module'"),
@@ -82,3 +81,10 @@ def test_what_is_written_is_read_back(value: Policy | Scorer) -> None:
 def test_what_cannot_be_read_is_refused_with_the_argument_and_the_choices(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"`policy` .*{says}.*There are Filter, Monitor, Reweight"):
         evaluated(text, Policy, "policy")
+
+
+def test_an_argument_that_there_is_not_is_refused_with_those_there_are() -> None:
+    with pytest.raises(
+        ValueError, match=r"`policy` 'Filter\(share=0\.5\)' .*argument 'share'; it takes threshold, keep"
+    ):
+        evaluated("Filter(share=0.5)", Policy, "policy")
