@@ -84,7 +84,6 @@ def test_what_cannot_be_read_is_refused_with_the_argument_and_the_choices(text: 
 
 
 def test_an_argument_that_there_is_not_is_refused_with_those_there_are() -> None:
-    with pytest.raises(
-        ValueError, match=r"`policy` 'Filter\(share=0\.5\)' .*argument 'share'; it takes threshold, keep"
-    ):
+    says = r"`policy` 'Filter\(share=0\.5\)' .*argument 'share'; it takes threshold, keep"
+    with pytest.raises(ValueError, match=says):
         evaluated("Filter(share=0.5)", Policy, "policy")
