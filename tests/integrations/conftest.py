@@ -8,6 +8,19 @@ import torch
 from .._pairs import pairs
 from ._jobs import callback_class, tokenised
 
+SETTINGS = {
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "report_to": "none",
+    "save_strategy": "no",
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "seed": 3,
+}
+"""Of every trainer, where a test says nothing else."""
+
 
 @pytest.fixture
 def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
@@ -31,15 +44,7 @@ def make_trainer(tmp_path, tokenizer, make_model, synthetic, anchors):
         train = synthetic if train is None else train
         settings = {
             "output_dir": str(output or tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "num_train_epochs": 1,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "seed": 3,
+            **SETTINGS,
             **args,
         }
         if kind == "sft":
@@ -85,17 +90,9 @@ def make_job(tmp_path, tokenizer, make_model):
     def make(kind, policy=None, *, train=None, callback=None, trainer_kwargs=None, model=None, **args):
         settings = {
             "output_dir": str(tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "num_train_epochs": 1,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
+            **SETTINGS,
             "bf16": False,
             "gradient_checkpointing": False,
-            "seed": 3,
             **args,
         }
         data = Dataset.from_list(pairs(16) if train is None else train)
