@@ -120,18 +120,22 @@ class Probe:
             weights: parameters and buffers to override; None for the live ones.
 
         """
-        if torch.is_grad_enabled():
+        if not isinstance(inputs, SharedBatch) or torch.is_grad_enabled():
             return self._run(inputs, weights)
-        if not isinstance(inputs, SharedBatch):
-            return self._rows.run(inputs, lambda part: self._run(part, weights))
         found = inputs.find(weights, self.autocast_dtype)
         if found is None:
-            found = self._rows.run(inputs, lambda part: self._run(part, weights))
+            found = self._run(inputs, weights)
             inputs.keep(weights, self.autocast_dtype, found)
         return found
 
     def _run(self, inputs: Mapping[str, Any], weights: Parameters | None) -> Tensor:
-        return self.call(lambda model: self.task.log_probs(model, inputs), weights)
+        """One forward, or several of some rows each where memory does not suffice; never those of a training step."""
+
+        def forward(rows: Mapping[str, Any]) -> Tensor:
+            return self.call(lambda model: self.task.log_probs(model, rows), weights)
+
+        whole = torch.is_grad_enabled() or not self.task.rows_stand_alone
+        return forward(inputs) if whole else self._rows.run(inputs, forward)
 
     @torch.no_grad()
     def nll(self, inputs: Mapping[str, Any], layout: Layout, weights: Parameters | None = None) -> Tensor:

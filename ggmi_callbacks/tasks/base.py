@@ -91,6 +91,9 @@ class Task(ABC):
     It is none where some of them count with the opposite sign; that form is then not reported.
     """
 
+    rows_stand_alone = True
+    """Whether some rows of a batch can be run without the others, as where memory does not suffice for all."""
+
     @abstractmethod
     def layout(self, inputs: Mapping[str, Any], n: int | None = None) -> Layout:
         """Where the samples of ``inputs`` are; ``n`` is their number if the caller knows it."""

@@ -27,6 +27,8 @@ COMPLETION = "completion_mask"
 class Pairs(Task):
     """What tasks on pairs have in common."""
 
+    rows_stand_alone = False  # the rejected rows stand behind all chosen ones
+
     def select(self, inputs: Mapping[str, Any], layout: Layout, weights: Tensor) -> tuple[Inputs, Tensor]:
         """See :meth:`Task.select`; both rows of a pair go. A batch that loses every pair keeps its first one, whole."""
         plan = torch.stack([weights.gt(0).long(), layout.lengths]).tolist()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ggmi_callbacks.model import Probe
-from ggmi_callbacks.tasks import CausalLM
+from ggmi_callbacks.tasks import CausalLM, PairedCausalLM
 from tests._batches import packed, padded, samples
 
 
@@ -55,4 +55,15 @@ def test_a_training_forward_is_not_parted(small) -> None:
     probe, sizes = small
     with torch.enable_grad(), pytest.raises(torch.OutOfMemoryError):
         probe.log_probs(padded(samples(4)))
+    assert sizes == [4]
+
+
+def test_pairs_are_not_parted_since_their_rows_stand_in_both_halves(small) -> None:
+    probe, sizes = small
+    pairs = Probe(probe.model, PairedCausalLM())
+    batch = padded(samples(4))
+    labels = batch.pop("labels")
+    batch["completion_mask"] = (labels != -100).long()
+    with pytest.raises(torch.OutOfMemoryError):
+        pairs.nll(batch, pairs.task.layout(batch))
     assert sizes == [4]
